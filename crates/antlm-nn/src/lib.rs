@@ -1,0 +1,9 @@
+//! The engine below antlm: flat parameters, counter-based random numbers, a tape of fused operations with
+//! hand-written backwards, and optimisers. It knows matrices, rows and segments of rows; it knows nothing of
+//! language models, tokens or files.
+
+pub mod error;
+pub mod params;
+pub mod rng;
+
+pub use error::{Error, Result};

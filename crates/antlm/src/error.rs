@@ -1,0 +1,72 @@
+//! The library's one error type: every variant says where (path, place) and what.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong in antlm. The display text is one line and names path and place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file from outside is wrong.
+    #[error("{}: {place}: {what}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// Where in it: `byte 120`, `line 3`, `tensor model.norm.weight`.
+        place: String,
+        /// What is wrong there, and what to do where that is not plain.
+        what: String,
+    },
+    /// A recipe, or a value given on the command line for one, is wrong.
+    #[error("recipe {origin}: {place}: {what}")]
+    Recipe {
+        /// The recipe's name or path.
+        origin: String,
+        /// The key.
+        place: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A schedule does not parse; the text shows the character.
+    #[error("schedule {text:?}, character {at}: {what}")]
+    Schedule {
+        /// The schedule as given.
+        text: String,
+        /// The character's position, from 1 on.
+        at: usize,
+        /// What was expected there.
+        what: String,
+    },
+    /// Something was asked for that does not go together (an existing run folder, a backend the model lacks).
+    #[error("{0}")]
+    Usage(String),
+    /// A signal asked to stop; everything was saved first.
+    #[error("stopped by signal {0}; everything was saved")]
+    Stopped(i32),
+    /// The engine refused an operation.
+    #[error(transparent)]
+    Engine(#[from] antlm_nn::Error),
+}
+
+impl Error {
+    /// An I/O error with its path, for `map_err`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        let path = path.as_ref().to_owned();
+        move |source| Error::Io { path, source }
+    }
+
+    /// A wrong file, with the place in it.
+    pub fn data(path: impl AsRef<Path>, place: impl Into<String>, what: impl Into<String>) -> Error {
+        Error::Data { path: path.as_ref().to_owned(), place: place.into(), what: what.into() }
+    }
+}
+
+/// The library's result type.
+pub type Result<T> = std::result::Result<T, Error>;

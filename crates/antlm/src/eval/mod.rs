@@ -1,0 +1,1 @@
+//! Reading a trained model: log-probabilities and dev losses.

@@ -1,0 +1,3 @@
+//! From raw text to token segments: corpus -> words -> tokenizer -> shards -> segments. No tensors here.
+
+pub mod special;
