@@ -3,7 +3,10 @@
 //! language models, tokens or files.
 
 pub mod error;
+pub mod kernels;
 pub mod params;
+pub mod relative;
 pub mod rng;
+pub mod tape;
 
 pub use error::{Error, Result};
