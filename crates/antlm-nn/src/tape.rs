@@ -182,6 +182,27 @@ enum Op {
     },
 }
 
+impl Op {
+    /// The value that the operation made.
+    fn result(&self) -> Act {
+        match *self {
+            Op::Embedding { y, .. }
+            | Op::Param { y, .. }
+            | Op::Linear { y, .. }
+            | Op::LayerNorm { y, .. }
+            | Op::RmsNorm { y, .. }
+            | Op::Rope { y, .. }
+            | Op::Attention { y, .. }
+            | Op::GegluNorm { y, .. }
+            | Op::Swiglu { y, .. }
+            | Op::Gelu { y, .. }
+            | Op::Dropout { y, .. }
+            | Op::Gather { y, .. } => y,
+            Op::Loss { gx, .. } => gx,
+        }
+    }
+}
+
 /// One forward pass (and its backward) over one micro-batch.
 pub struct Tape<'a> {
     params: &'a [f32],
@@ -536,7 +557,11 @@ impl<'a> Tape<'a> {
         let mut grads = Gradients { of: (0..self.values.len()).map(|_| None).collect() };
         let ops = std::mem::take(&mut self.ops);
         for op in ops.into_iter().rev() {
+            let y = op.result();
             self.backward_op(op, flat, &mut grads);
+            // Everything that used this value has been run backward: its buffer can serve gradients.
+            let value = std::mem::take(&mut self.values[y.id]);
+            self.pool.give(value);
         }
         for gradient in grads.of.into_iter().flatten() {
             self.pool.give(gradient);

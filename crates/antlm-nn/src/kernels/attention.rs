@@ -177,15 +177,26 @@ impl<'a> Head<'a> {
         let c = MatMut::strided(&mut scratch.c, tile.len(), RELATIVE_ROWS, BUCKETS);
         matmul(c, Into::Write, 1.0, q, self.position_part(positions, 1).t(), Threads::One);
         let (c, p, t) = (&scratch.c, &scratch.p, self.t);
-        dispatch(|| {
-            for (local, s) in s.chunks_exact_mut(keys).enumerate() {
-                let c = &c[local * BUCKETS..local * BUCKETS + RELATIVE_ROWS];
-                for_runs(self.runs, tile.start + local, self.seen(tile.start + local), |row, j| {
-                    let cv = c[row];
-                    s[j.clone()].iter_mut().zip(&p[row * t..][j]).for_each(|(s, p)| *s += cv + p);
-                });
-            }
-        });
+        dispatch(
+            #[inline(always)]
+            || {
+                for (local, s) in s.chunks_exact_mut(keys).enumerate() {
+                    let c = &c[local * BUCKETS..local * BUCKETS + RELATIVE_ROWS];
+                    for_runs(
+                        self.runs,
+                        tile.start + local,
+                        self.seen(tile.start + local),
+                        #[inline(always)]
+                        |row, j| {
+                            let cv = c[row];
+                            for (s, p) in s[j.clone()].iter_mut().zip(&p[row * t..][j]) {
+                                *s += cv + p;
+                            }
+                        },
+                    );
+                }
+            },
+        );
     }
 
     /// Keys that query row `i` sees: `0..seen`.
@@ -246,24 +257,35 @@ fn head_forward(part: Head<'_>, o: &mut [f32], stats: &mut [f32], scratch: &mut 
         let keys = part.keys(tile.end);
         part.scores(tile.clone(), scratch);
         let (s, keep) = (&mut scratch.s[..tile.len() * keys], &mut scratch.keep[..]);
-        dispatch(|| {
-            for (s, i) in s.chunks_exact_mut(keys).zip(tile.clone()) {
-                let (s, hidden) = s.split_at_mut(part.seen(i));
-                hidden.fill(0.0);
-                s.iter_mut().for_each(|s| *s *= part.spec.scale);
-                let top = max(s);
-                s.iter_mut().for_each(|s| *s = exp(*s - top));
-                let inv = 1.0 / sum(s);
-                let at = (i * heads + part.head) * 2;
-                (stats[at], stats[at + 1]) = (top, inv);
-                let keep = &mut keep[..s.len()];
-                if part.keep(i, keep) {
-                    s.iter_mut().zip(keep).for_each(|(s, f)| *s *= inv * *f);
-                } else {
-                    s.iter_mut().for_each(|s| *s *= inv);
+        dispatch(
+            #[inline(always)]
+            || {
+                for (s, i) in s.chunks_exact_mut(keys).zip(tile.clone()) {
+                    let (s, hidden) = s.split_at_mut(part.seen(i));
+                    hidden.fill(0.0);
+                    for s in s.iter_mut() {
+                        *s *= part.spec.scale;
+                    }
+                    let top = max(s);
+                    for s in s.iter_mut() {
+                        *s = exp(*s - top);
+                    }
+                    let inv = 1.0 / sum(s);
+                    let at = (i * heads + part.head) * 2;
+                    (stats[at], stats[at + 1]) = (top, inv);
+                    let keep = &mut keep[..s.len()];
+                    if part.keep(i, keep) {
+                        for (s, f) in s.iter_mut().zip(keep) {
+                            *s *= inv * *f;
+                        }
+                    } else {
+                        for s in s.iter_mut() {
+                            *s *= inv;
+                        }
+                    }
                 }
-            }
-        });
+            },
+        );
         let out = MatMut::strided(&mut o[tile.start * d + part.head * h..], tile.len(), h, d);
         matmul(out, Into::Write, 1.0, Mat::new(s, tile.len(), keys), part.part(2, 0..keys), Threads::One);
     }
@@ -340,7 +362,9 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
     let (d, h, heads, t, scale) = (part.spec.d, part.width(), part.spec.heads, part.t, part.spec.scale);
     let column = part.head * h;
     part.prepare(scratch);
-    scratch.dp.iter_mut().for_each(|x| *x = 0.0);
+    for x in scratch.dp.iter_mut() {
+        *x = 0.0;
+    }
     for start in (0..t).step_by(TILE) {
         let tile = start..(start + TILE).min(t);
         let keys = part.keys(tile.end);
@@ -350,41 +374,52 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
         let (s, ds) = (&mut s[..tile.len() * keys], &mut ds[..tile.len() * keys]);
         matmul(MatMut::new(ds, tile.len(), keys), Into::Write, 1.0, go, part.part(2, 0..keys).t(), Threads::One);
         // From here on s holds the dropped weights A, ds the gradient of the raw scores.
-        dispatch(|| {
-            dc.fill(0.0);
-            for (local, (s, ds)) in s.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
-                let i = tile.start + local;
-                let ((s, hidden), (ds, dhidden)) = (s.split_at_mut(part.seen(i)), ds.split_at_mut(part.seen(i)));
-                hidden.fill(0.0);
-                dhidden.fill(0.0);
-                let at = (i * heads + part.head) * 2;
-                let (top, inv) = (saved.stats[at], saved.stats[at + 1]);
-                let row = i * d + column..i * d + column + h;
-                let mean = dot(&saved.o[row.clone()], &saved.go[row]);
-                let keep = &mut keep[..s.len()];
-                if part.keep(i, keep) {
-                    for ((s, ds), f) in s.iter_mut().zip(ds.iter_mut()).zip(keep) {
-                        let weight = exp(*s * scale - top) * inv;
-                        *ds = weight * scale * fma(*f, *ds, -mean);
-                        *s = weight * *f;
+        dispatch(
+            #[inline(always)]
+            || {
+                dc.fill(0.0);
+                for (local, (s, ds)) in s.chunks_exact_mut(keys).zip(ds.chunks_exact_mut(keys)).enumerate() {
+                    let i = tile.start + local;
+                    let ((s, hidden), (ds, dhidden)) = (s.split_at_mut(part.seen(i)), ds.split_at_mut(part.seen(i)));
+                    hidden.fill(0.0);
+                    dhidden.fill(0.0);
+                    let at = (i * heads + part.head) * 2;
+                    let (top, inv) = (saved.stats[at], saved.stats[at + 1]);
+                    let row = i * d + column..i * d + column + h;
+                    let mean = dot(&saved.o[row.clone()], &saved.go[row]);
+                    let keep = &mut keep[..s.len()];
+                    if part.keep(i, keep) {
+                        for ((s, ds), f) in s.iter_mut().zip(ds.iter_mut()).zip(keep) {
+                            let weight = exp(*s * scale - top) * inv;
+                            *ds = weight * scale * fma(*f, *ds, -mean);
+                            *s = weight * *f;
+                        }
+                    } else {
+                        for (s, ds) in s.iter_mut().zip(ds.iter_mut()) {
+                            let weight = exp(*s * scale - top) * inv;
+                            *ds = weight * scale * (*ds - mean);
+                            *s = weight;
+                        }
                     }
-                } else {
-                    for (s, ds) in s.iter_mut().zip(ds.iter_mut()) {
-                        let weight = exp(*s * scale - top) * inv;
-                        *ds = weight * scale * (*ds - mean);
-                        *s = weight;
+                    if part.positions.is_some() {
+                        let dc = &mut dc[local * BUCKETS..local * BUCKETS + RELATIVE_ROWS];
+                        for_runs(
+                            part.runs,
+                            i,
+                            part.seen(i),
+                            #[inline(always)]
+                            |bucket, j| {
+                                let ds = &ds[j.clone()];
+                                dc[bucket] = if ds.len() == 1 { ds[0] } else { sum(ds) };
+                                for (dp, ds) in dp[bucket * t..][j].iter_mut().zip(ds) {
+                                    *dp += ds;
+                                }
+                            },
+                        );
                     }
                 }
-                if part.positions.is_some() {
-                    let dc = &mut dc[local * BUCKETS..local * BUCKETS + RELATIVE_ROWS];
-                    for_runs(part.runs, i, part.seen(i), |bucket, j| {
-                        let ds = &ds[j.clone()];
-                        dc[bucket] = if ds.len() == 1 { ds[0] } else { sum(ds) };
-                        dp[bucket * t..][j].iter_mut().zip(ds).for_each(|(dp, ds)| *dp += ds);
-                    });
-                }
-            }
-        });
+            },
+        );
         let (a, ds) = (Mat::new(s, tile.len(), keys), Mat::new(ds, tile.len(), keys));
         let gv = MatMut::strided(&mut gqkv[2 * d + column..], keys, h, 3 * d);
         matmul(gv, Into::Add, 1.0, a.t(), go, Threads::One);

@@ -69,11 +69,14 @@ pub fn classifier_loss(
             .zip(nll[start..start + rows].par_chunks_mut(ROWS))
             .zip(targets[start..start + rows].par_chunks(ROWS))
             .for_each(|((z, nll), targets)| {
-                dispatch(|| {
-                    for ((z, nll), &target) in z.chunks_exact_mut(vocab).zip(nll).zip(targets) {
-                        *nll = cross_entropy_row(z, layer.bias, target as usize, weight);
-                    }
-                });
+                dispatch(
+                    #[inline(always)]
+                    || {
+                        for ((z, nll), &target) in z.chunks_exact_mut(vocab).zip(nll).zip(targets) {
+                            *nll = cross_entropy_row(z, layer.bias, target as usize, weight);
+                        }
+                    },
+                );
             });
         if let Some(grads) = &mut grads {
             let z = &scratch[..rows * vocab];
@@ -105,14 +108,20 @@ pub fn classifier_loss(
 #[inline(always)]
 fn cross_entropy_row(z: &mut [f32], bias: Option<&[f32]>, target: usize, weight: Option<f32>) -> f32 {
     if let Some(bias) = bias {
-        z.iter_mut().zip(bias).for_each(|(z, b)| *z += b);
+        for (z, b) in z.iter_mut().zip(bias) {
+            *z += b;
+        }
     }
     let (top, wanted) = (max(z), z[target]);
-    z.iter_mut().for_each(|z| *z = exp(*z - top));
+    for z in z.iter_mut() {
+        *z = exp(*z - top);
+    }
     let total = sum(z);
     if let Some(weight) = weight {
         let factor = weight / total;
-        z.iter_mut().for_each(|z| *z *= factor);
+        for z in z.iter_mut() {
+            *z *= factor;
+        }
         z[target] -= weight;
     }
     // NaN or infinity in the logits: `ln` is for ordinary numbers only, so say NaN plainly.

@@ -151,7 +151,11 @@ pub fn sum_by(len: usize, f: impl Fn(usize) -> f32) -> f32 {
 /// Sum of a slice.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
-    sum_by(x.len(), |i| x[i])
+    sum_by(
+        x.len(),
+        #[inline(always)]
+        |i| x[i],
+    )
 }
 
 /// Inner product; the slices must be equally long.

@@ -15,7 +15,8 @@ use rayon::prelude::*;
 /// Rows that one task handles. Fixed: sums over rows are made inside blocks first, then over blocks in order.
 pub const BLOCK: usize = 64;
 
-/// Runs `f` compiled for the best instruction set of this CPU. Everything that `f` calls must be `#[inline(always)]`.
+/// Runs `f` compiled for the best instruction set of this CPU. `f` itself and everything that it
+/// calls must be `#[inline(always)]`, and loops must be `for` loops: what is not inlined is compiled for the baseline.
 #[inline(always)]
 pub fn dispatch<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
@@ -27,7 +28,9 @@ pub fn add_partials(partials: &[f32], sums: &mut [f32]) {
         return;
     }
     for row in partials.chunks_exact(sums.len()) {
-        sums.iter_mut().zip(row).for_each(|(s, x)| *s += x);
+        for (s, x) in sums.iter_mut().zip(row) {
+            *s += x;
+        }
     }
 }
 
@@ -39,11 +42,16 @@ pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
     }
     let mut partials = vec![0.0; x.len().div_ceil(BLOCK * cols) * cols];
     partials.par_chunks_mut(cols).zip(x.par_chunks(BLOCK * cols)).for_each(|(partial, block)| {
-        dispatch(|| {
-            for row in block.chunks_exact(cols) {
-                partial.iter_mut().zip(row).for_each(|(s, x)| *s += x);
-            }
-        });
+        dispatch(
+            #[inline(always)]
+            || {
+                for row in block.chunks_exact(cols) {
+                    for (s, x) in partial.iter_mut().zip(row) {
+                        *s += x;
+                    }
+                }
+            },
+        );
     });
     add_partials(&partials, sums);
 }
@@ -52,6 +60,13 @@ pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
 pub fn add_assign(y: &mut [f32], x: &[f32]) {
     const CHUNK: usize = 1 << 15;
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-        dispatch(|| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
+        dispatch(
+            #[inline(always)]
+            || {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y += x;
+                }
+            },
+        );
     });
 }

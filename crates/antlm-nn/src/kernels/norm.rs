@@ -30,26 +30,37 @@ pub fn layer_norm(
     y.par_chunks_mut(size).zip(x.par_chunks(size)).zip(stats.par_chunks_mut(2 * BLOCK)).enumerate().for_each(
         |(block, ((y, x), stats))| {
             let mut factors = vec![1.0; d];
-            dispatch(|| {
-                for (i, ((y, x), stats)) in
-                    y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(stats.chunks_exact_mut(2)).enumerate()
-                {
-                    let row = block * BLOCK + i;
-                    let (mean, inv) = moments(x, spec.eps);
-                    (stats[0], stats[1]) = (mean, inv);
-                    y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean) * inv);
-                    if let Some((gamma, beta)) = spec.affine {
-                        y.iter_mut().zip(gamma).zip(beta).for_each(|((y, g), b)| *y = fma(*y, *g, *b));
+            dispatch(
+                #[inline(always)]
+                || {
+                    for (i, ((y, x), stats)) in
+                        y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(stats.chunks_exact_mut(2)).enumerate()
+                    {
+                        let row = block * BLOCK + i;
+                        let (mean, inv) = moments(x, spec.eps);
+                        (stats[0], stats[1]) = (mean, inv);
+                        for (y, x) in y.iter_mut().zip(x) {
+                            *y = (x - mean) * inv;
+                        }
+                        if let Some((gamma, beta)) = spec.affine {
+                            for ((y, g), b) in y.iter_mut().zip(gamma).zip(beta) {
+                                *y = fma(*y, *g, *b);
+                            }
+                        }
+                        if let Some((site, rows)) = spec.drop {
+                            site.factors(rows.row(row), 0, &mut factors);
+                            for (y, f) in y.iter_mut().zip(&factors) {
+                                *y *= f;
+                            }
+                        }
+                        if let Some(residual) = residual {
+                            for (y, r) in y.iter_mut().zip(&residual[row * d..(row + 1) * d]) {
+                                *y += r;
+                            }
+                        }
                     }
-                    if let Some((site, rows)) = spec.drop {
-                        site.factors(rows.row(row), 0, &mut factors);
-                        y.iter_mut().zip(&factors).for_each(|(y, f)| *y *= f);
-                    }
-                    if let Some(residual) = residual {
-                        y.iter_mut().zip(&residual[row * d..(row + 1) * d]).for_each(|(y, r)| *y += r);
-                    }
-                }
-            });
+                },
+            );
         },
     );
 }
@@ -59,7 +70,11 @@ pub fn layer_norm(
 pub fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let scale = 1.0 / x.len() as f32;
     let mean = sum(x) * scale;
-    let variance = sum_by(x.len(), |i| (x[i] - mean) * (x[i] - mean)) * scale;
+    let variance = sum_by(
+        x.len(),
+        #[inline(always)]
+        |i| (x[i] - mean) * (x[i] - mean),
+    ) * scale;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
@@ -85,26 +100,39 @@ pub fn layer_norm_backward(
     let step = |block: usize, gx: &mut [f32], partial: &mut [f32]| {
         let (mut factors, mut h, mut xhat) = (vec![1.0; d], vec![0.0; d], vec![0.0; d]);
         let (ggamma, gbeta) = partial.split_at_mut(wide / 2);
-        dispatch(|| {
-            for (i, gx) in gx.chunks_exact_mut(d).enumerate() {
-                let row = block * BLOCK + i;
-                let (x, gy) = (&x[row * d..(row + 1) * d], &gy[row * d..(row + 1) * d]);
-                let (mean, inv) = (stats[2 * row], stats[2 * row + 1]);
-                xhat.iter_mut().zip(x).for_each(|(h, x)| *h = (x - mean) * inv);
-                if let Some((site, rows)) = spec.drop {
-                    site.factors(rows.row(row), 0, &mut factors);
-                    h.iter_mut().zip(gy).zip(&factors).for_each(|((h, g), f)| *h = g * f);
-                } else {
-                    h.copy_from_slice(gy);
+        dispatch(
+            #[inline(always)]
+            || {
+                for (i, gx) in gx.chunks_exact_mut(d).enumerate() {
+                    let row = block * BLOCK + i;
+                    let (x, gy) = (&x[row * d..(row + 1) * d], &gy[row * d..(row + 1) * d]);
+                    let (mean, inv) = (stats[2 * row], stats[2 * row + 1]);
+                    for (h, x) in xhat.iter_mut().zip(x) {
+                        *h = (x - mean) * inv;
+                    }
+                    if let Some((site, rows)) = spec.drop {
+                        site.factors(rows.row(row), 0, &mut factors);
+                        for ((h, g), f) in h.iter_mut().zip(gy).zip(&factors) {
+                            *h = g * f;
+                        }
+                    } else {
+                        h.copy_from_slice(gy);
+                    }
+                    if let Some((gamma, _)) = spec.affine {
+                        for ((g, h), x) in ggamma.iter_mut().zip(&h).zip(&xhat) {
+                            *g = fma(*h, *x, *g);
+                        }
+                        for (g, h) in gbeta.iter_mut().zip(&h) {
+                            *g += h;
+                        }
+                        for (h, g) in h.iter_mut().zip(gamma) {
+                            *h *= g;
+                        }
+                    }
+                    norm_backward_row(&h, &xhat, inv, gx, add);
                 }
-                if let Some((gamma, _)) = spec.affine {
-                    ggamma.iter_mut().zip(&h).zip(&xhat).for_each(|((g, h), x)| *g = fma(*h, *x, *g));
-                    gbeta.iter_mut().zip(&h).for_each(|(g, h)| *g += h);
-                    h.iter_mut().zip(gamma).for_each(|(h, g)| *h *= g);
-                }
-                norm_backward_row(&h, &xhat, inv, gx, add);
-            }
-        });
+            },
+        );
     };
     if wide == 0 {
         gx.par_chunks_mut(size).enumerate().for_each(|(block, gx)| step(block, gx, &mut []));
@@ -125,9 +153,13 @@ pub fn norm_backward_row(h: &[f32], xhat: &[f32], inv: f32, gx: &mut [f32], add:
     let scale = 1.0 / h.len() as f32;
     let (a, b) = (sum(h) * scale, dot(h, xhat) * scale);
     if add {
-        gx.iter_mut().zip(h).zip(xhat).for_each(|((g, h), x)| *g = fma(inv, fma(-b, *x, h - a), *g));
+        for ((g, h), x) in gx.iter_mut().zip(h).zip(xhat) {
+            *g = fma(inv, fma(-b, *x, h - a), *g);
+        }
     } else {
-        gx.iter_mut().zip(h).zip(xhat).for_each(|((g, h), x)| *g = inv * fma(-b, *x, h - a));
+        for ((g, h), x) in gx.iter_mut().zip(h).zip(xhat) {
+            *g = inv * fma(-b, *x, h - a);
+        }
     }
 }
 
@@ -135,13 +167,18 @@ pub fn norm_backward_row(h: &[f32], xhat: &[f32], inv: f32, gx: &mut [f32], add:
 pub fn rms_norm(d: usize, eps: f32, x: &[f32], w: &[f32], y: &mut [f32], stats: &mut [f32]) {
     let size = BLOCK * d;
     y.par_chunks_mut(size).zip(x.par_chunks(size)).zip(stats.par_chunks_mut(BLOCK)).for_each(|((y, x), stats)| {
-        dispatch(|| {
-            for ((y, x), stat) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(stats) {
-                let inv = 1.0 / (dot(x, x) / d as f32 + eps).sqrt();
-                *stat = inv;
-                y.iter_mut().zip(x).zip(w).for_each(|((y, x), w)| *y = w * (x * inv));
-            }
-        });
+        dispatch(
+            #[inline(always)]
+            || {
+                for ((y, x), stat) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)).zip(stats) {
+                    let inv = 1.0 / (dot(x, x) / d as f32 + eps).sqrt();
+                    *stat = inv;
+                    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
+                        *y = w * (x * inv);
+                    }
+                }
+            },
+        );
     });
 }
 
@@ -161,20 +198,31 @@ pub fn rms_norm_backward(
     let mut partials = vec![0.0; x.len().div_ceil(size) * d];
     gx.par_chunks_mut(size).zip(partials.par_chunks_mut(d)).enumerate().for_each(|(block, (gx, gw))| {
         let mut h = vec![0.0; d];
-        dispatch(|| {
-            for (i, gx) in gx.chunks_exact_mut(d).enumerate() {
-                let row = block * BLOCK + i;
-                let (x, gy, inv) = (&x[row * d..(row + 1) * d], &gy[row * d..(row + 1) * d], stats[row]);
-                gw.iter_mut().zip(gy).zip(x).for_each(|((gw, g), x)| *gw = fma(*g, x * inv, *gw));
-                h.iter_mut().zip(gy).zip(w).for_each(|((h, g), w)| *h = g * w);
-                let b = inv * inv * (dot(&h, x) / d as f32);
-                if add {
-                    gx.iter_mut().zip(&h).zip(x).for_each(|((g, h), x)| *g = fma(inv, fma(-b, *x, *h), *g));
-                } else {
-                    gx.iter_mut().zip(&h).zip(x).for_each(|((g, h), x)| *g = inv * fma(-b, *x, *h));
+        dispatch(
+            #[inline(always)]
+            || {
+                for (i, gx) in gx.chunks_exact_mut(d).enumerate() {
+                    let row = block * BLOCK + i;
+                    let (x, gy, inv) = (&x[row * d..(row + 1) * d], &gy[row * d..(row + 1) * d], stats[row]);
+                    for ((gw, g), x) in gw.iter_mut().zip(gy).zip(x) {
+                        *gw = fma(*g, x * inv, *gw);
+                    }
+                    for ((h, g), w) in h.iter_mut().zip(gy).zip(w) {
+                        *h = g * w;
+                    }
+                    let b = inv * inv * (dot(&h, x) / d as f32);
+                    if add {
+                        for ((g, h), x) in gx.iter_mut().zip(&h).zip(x) {
+                            *g = fma(inv, fma(-b, *x, *h), *g);
+                        }
+                    } else {
+                        for ((g, h), x) in gx.iter_mut().zip(&h).zip(x) {
+                            *g = inv * fma(-b, *x, *h);
+                        }
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     add_partials(&partials, gw);
 }

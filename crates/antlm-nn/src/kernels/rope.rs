@@ -37,19 +37,22 @@ pub fn rope(table: &Table, d: usize, heads: usize, positions: &[u32], qkv: &mut 
     let half = table.half;
     let sign = if inverse { -1.0 } else { 1.0 };
     qkv.par_chunks_mut(BLOCK * 3 * d).zip(positions.par_chunks(BLOCK)).for_each(|(rows, positions)| {
-        dispatch(|| {
-            for (row, &position) in rows.chunks_exact_mut(3 * d).zip(positions) {
-                let at = position as usize * half;
-                let (cos, sin) = (&table.cos[at..at + half], &table.sin[at..at + half]);
-                // q's heads and k's heads lie behind each other: 2 * heads pieces of width h.
-                for head in row[..2 * d].chunks_exact_mut(d / heads) {
-                    let (a, b) = head.split_at_mut(half);
-                    for (((a, b), c), s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
-                        let s = s * sign;
-                        (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+        dispatch(
+            #[inline(always)]
+            || {
+                for (row, &position) in rows.chunks_exact_mut(3 * d).zip(positions) {
+                    let at = position as usize * half;
+                    let (cos, sin) = (&table.cos[at..at + half], &table.sin[at..at + half]);
+                    // q's heads and k's heads lie behind each other: 2 * heads pieces of width h.
+                    for head in row[..2 * d].chunks_exact_mut(d / heads) {
+                        let (a, b) = head.split_at_mut(half);
+                        for (((a, b), c), s) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+                            let s = s * sign;
+                            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     });
 }
