@@ -9,6 +9,9 @@ use toml::{Table, Value};
 /// A recipe file may have this many bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// A dotted key may have this many parts.
+const MAX_KEYS: usize = 8;
+
 fn wrong(origin: &str, place: impl Into<String>, what: impl Into<String>) -> Error {
     Error::Recipe { origin: origin.to_owned(), place: place.into(), what: what.into() }
 }
@@ -159,7 +162,7 @@ fn assign(table: &mut Table, assignment: &str) -> Result<()> {
     };
     let (path, value) = (path.trim(), value.trim());
     let keys: Vec<&str> = path.split('.').collect();
-    if keys.iter().any(|key| key.is_empty()) {
+    if keys.len() > MAX_KEYS || keys.iter().any(|key| key.is_empty()) {
         return Err(wrong("--set", format!("{assignment:?}"), "expected KEY=VALUE with a key like model.layers"));
     }
     // One value, not a line that smuggles in other keys.

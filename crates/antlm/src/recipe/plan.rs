@@ -145,7 +145,7 @@ impl Plan {
         let scheduled = recipe.schedule.blocks();
         let even = |segment: u32| {
             let up_to = |n: u32| u128::from(dataset.words) * u128::from(n) / u128::from(dataset.segments);
-            (up_to(segment + 1) - up_to(segment)) as u32
+            (up_to(segment + 1) - up_to(segment)).min(u128::from(u32::MAX)) as u32
         };
         let layout = Layout::new(&scheduled, dataset.segments, even, recipe.batch.segments, Rng::new(recipe.seed))?;
 

@@ -164,3 +164,13 @@ fn wrong_files_name_path_and_place() {
     let error = Recipe::load("antlm-ltg-bert-tny", &[]).unwrap_err().to_string();
     assert!(error.contains("antlm-ltg-bert-tiny"), "{error}");
 }
+
+#[test]
+fn deep_tables_are_refused() {
+    let deep = "a.".repeat(100_000) + "a";
+    assert!(Recipe::load("ltg-bert-tiny", &[format!("{deep}=1")]).is_err());
+    assert!(Recipe::load("ltg-bert-tiny", &[format!("seed={{{deep}=1}}")]).is_err());
+    assert!(Recipe::from_toml(&format!("{deep} = 1"), "deep").is_err());
+    assert!(Recipe::from_toml(&format!("[{deep}]"), "deep").is_err());
+    assert!(Recipe::from_toml(&format!("a = {}", "[".repeat(100_000)), "deep").is_err());
+}
