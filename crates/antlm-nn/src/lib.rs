@@ -4,6 +4,7 @@
 
 pub mod error;
 pub mod kernels;
+pub mod optim;
 pub mod params;
 pub mod relative;
 pub mod rng;

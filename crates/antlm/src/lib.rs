@@ -8,6 +8,7 @@ pub mod error;
 pub mod eval;
 pub mod model;
 pub mod objective;
+pub mod recipe;
 pub mod text;
 pub mod train;
 
