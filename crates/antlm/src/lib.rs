@@ -6,8 +6,10 @@
 
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod model;
 pub mod objective;
+pub mod tensor_file;
 pub mod text;
 pub mod train;
 
