@@ -1,6 +1,15 @@
 //! What is asked of the model: tokens in -> inputs, targets, mask out. No tensors and no files here.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
+
+pub mod batch;
+pub mod masked;
+pub mod schedule;
+pub mod stream;
+
+pub use batch::{SegmentTokens, build};
+pub use masked::Masking;
 
 /// What a training step teaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,6 +33,26 @@ pub enum Backend {
     Mlm,
     /// Pseudo-log-likelihood, one mask at a time, read one position to the left.
     Mntp,
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Objective::Clm => "clm",
+            Objective::Mlm => "mlm",
+            Objective::Mntp => "mntp",
+        })
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Backend::Causal => "causal",
+            Backend::Mlm => "mlm",
+            Backend::Mntp => "mntp",
+        })
+    }
 }
 
 impl Objective {
