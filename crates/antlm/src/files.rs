@@ -1,7 +1,7 @@
 //! Small helpers for files that must be whole or absent: atomic writes, synced folders, checksums.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -23,20 +23,57 @@ use crate::{Error, Result};
 /// [`Error::Io`] with the path; then nothing was changed.
 pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    let written = (|| {
-        let mut file = File::create(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    if let Err(source) = written {
-        // The first error is the one that matters; the half-written file goes away if it can.
-        let _ = fs::remove_file(&beside);
-        return Err(Error::Io { path: path.to_owned(), source });
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(Error::io(path))?;
+    file.finish()
+}
+
+/// A file that appears under its name when [`AtomicFile::finish`] is called, and not at all when it never is.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    beside: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl AtomicFile {
+    /// Makes the hidden file that is written to.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn create(path: &Path) -> Result<AtomicFile> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let beside = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        let file = BufWriter::new(File::create(&beside).map_err(Error::io(path))?);
+        Ok(AtomicFile { path: path.to_owned(), beside, file })
     }
-    sync_folder(parent(path))
+
+    /// Syncs what was written and renames it to its place.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path; then the place is as it was before.
+    pub fn finish(mut self) -> Result<()> {
+        self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(Error::io(&self.path))?;
+        fs::rename(&self.beside, &self.path).map_err(Error::io(&self.path))?;
+        sync_folder(parent(&self.path))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        // Gone already after a rename; after an error, that error is the one that matters.
+        let _ = fs::remove_file(&self.beside);
+    }
 }
 
 /// The folder that holds `path`; for a bare name that is the current one.

@@ -48,7 +48,7 @@ pub struct Seen {
 }
 
 /// Everything besides the weights and the moments that the next step depends on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// Text, tokenizer and recipe; resuming with others is refused.
@@ -61,8 +61,8 @@ pub struct State {
     pub optimizer_t: u64,
     /// Index of the schedule's block that the next step belongs to, from 0 on.
     pub block: u64,
-    /// Where the endless stream of segments stands, as [`crate::objective`] writes it.
-    pub position: serde_json::Value,
+    /// Position in the endless stream of segments (see [`crate::objective::stream`]): segments visited, repeats counted.
+    pub position: u64,
     /// Words and targets by objective.
     pub seen: BTreeMap<Objective, Seen>,
     /// Length of `log.jsonl` that belongs to these steps; what is longer is cut off on resume.

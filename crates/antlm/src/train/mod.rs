@@ -2,4 +2,5 @@
 
 pub mod checkpoint;
 pub mod events;
+pub mod info;
 pub mod run_folder;
