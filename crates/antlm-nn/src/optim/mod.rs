@@ -1,0 +1,3 @@
+//! Optimisers and learning-rate curves.
+
+pub mod curve;

@@ -1,0 +1,200 @@
+//! Reading recipes: a built-in name or a file, the recipe it starts from, and `KEY=VALUE` from the command line.
+
+use super::{Recipe, VERSION, builtin, names};
+use crate::objective::schedule::Schedule;
+use crate::{Error, Result};
+use std::path::Path;
+use toml::{Table, Value};
+
+/// A recipe file may have this many bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// A dotted key may have this many parts.
+const MAX_KEYS: usize = 8;
+
+fn wrong(origin: &str, place: impl Into<String>, what: impl Into<String>) -> Error {
+    Error::Recipe { origin: origin.to_owned(), place: place.into(), what: what.into() }
+}
+
+impl Recipe {
+    /// Reads a built-in recipe by name, or a file; then applies `set` (`KEY=VALUE`, dotted keys), and checks all of it.
+    ///
+    /// The value of an override is TOML where it parses as TOML, otherwise it is taken as text.
+    ///
+    /// ```
+    /// use antlm::recipe::Recipe;
+    /// let set = ["optimizer.lr=0.002".to_owned(), "schedule=1 clm + 1 mlm".to_owned()];
+    /// let recipe = Recipe::load("antlm-ltg-bert-tiny", &set)?;
+    /// assert_eq!(recipe.optimizer.lr, 0.002);
+    /// assert_eq!(recipe.schedule.to_string(), "1 clm + 1 mlm");
+    /// # Ok::<(), antlm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with the recipe's name or path and the key, [`Error::Schedule`] with the character,
+    /// [`Error::Io`] or [`Error::Data`] for an unreadable file, [`Error::Usage`] if there is neither recipe nor file.
+    pub fn load(name_or_path: &str, set: &[String]) -> Result<Recipe> {
+        if let Some(table) = builtin::table(name_or_path) {
+            return finish(table, name_or_path, set);
+        }
+        let path = Path::new(name_or_path);
+        if !path.exists() && !name_or_path.ends_with(".toml") {
+            let near = names().into_iter().min_by_key(|name| distance(name, name_or_path)).unwrap_or_default();
+            return Err(Error::Usage(format!(
+                "no built-in recipe and no file is named {name_or_path:?} (the nearest built-in name is {near}; `antlm recipes` lists all)"
+            )));
+        }
+        let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
+        if size > MAX_BYTES {
+            return Err(Error::data(
+                path,
+                format!("byte {MAX_BYTES}"),
+                "a recipe has at most 1 MiB; this is no recipe",
+            ));
+        }
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| Error::data(path, format!("byte {}", error.valid_up_to()), "not UTF-8"))?;
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        from_text(text, name_or_path, stem, set)
+    }
+
+    /// Reads a recipe from TOML; `origin` stands in errors.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn from_toml(text: &str, origin: &str) -> Result<Recipe> {
+        from_text(text, origin, None, &[])
+    }
+
+    /// The recipe as TOML, complete, so that it reads back as the same recipe.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] for what would not read back: a value that [`Recipe::check`] refuses, a path that is not UTF-8.
+    pub fn to_toml(&self) -> Result<String> {
+        self.check()?;
+        toml::to_string(self).map_err(|error| wrong(&self.name, "top level", one_line(&error.to_string())))
+    }
+
+    /// Checks the values of a recipe that was changed in memory.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with the key.
+    pub fn check(&self) -> Result<()> {
+        self.checked(&self.name)
+    }
+
+    fn checked(&self, origin: &str) -> Result<()> {
+        super::check::check(self).map_err(|(place, what)| wrong(origin, place, what))
+    }
+}
+
+fn from_text(text: &str, origin: &str, stem: Option<String>, set: &[String]) -> Result<Recipe> {
+    let mut own: Table = text.parse().map_err(|error: toml::de::Error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        wrong(origin, format!("line {line}"), one_line(error.message()))
+    })?;
+    let mut table = match own.remove("base") {
+        None => own,
+        Some(Value::String(base)) => {
+            let Some(mut table) = builtin::table(&base) else {
+                return Err(wrong(origin, "base", format!("no built-in recipe is named {base:?}")));
+            };
+            table.remove("name");
+            merge(&mut table, own);
+            table
+        }
+        Some(_) => return Err(wrong(origin, "base", "expected the name of a built-in recipe")),
+    };
+    if let (None, Some(stem)) = (table.get("name"), stem) {
+        table.insert("name".into(), Value::String(stem));
+    }
+    finish(table, origin, set)
+}
+
+/// From a table to a checked recipe.
+pub(super) fn finish(mut table: Table, origin: &str, set: &[String]) -> Result<Recipe> {
+    for assignment in set {
+        assign(&mut table, assignment)?;
+    }
+    match table.get("version") {
+        Some(Value::Integer(version)) if *version == i64::from(VERSION) => {}
+        Some(other) => {
+            return Err(wrong(
+                origin,
+                "version",
+                format!("this antlm reads recipes of version {VERSION}, not {other}"),
+            ));
+        }
+        None => return Err(wrong(origin, "version", format!("missing; write `version = {VERSION}`"))),
+    }
+    if let Some(Value::String(schedule)) = table.get("schedule") {
+        Schedule::parse(schedule)?;
+    }
+    let recipe: Recipe = Value::Table(table).try_into().map_err(|error: toml::de::Error| {
+        // The key stands on the second line of the error's text, and nowhere else.
+        let text = error.to_string();
+        let key = text.trim_end().rsplit_once("\nin `").and_then(|(_, key)| key.strip_suffix('`'));
+        wrong(origin, key.unwrap_or("top level"), one_line(error.message()))
+    })?;
+    recipe.checked(origin)?;
+    Ok(recipe)
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Puts the keys of `over` into `table`; tables are merged, everything else is replaced.
+fn merge(table: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(Value::Table(below)), Value::Table(above)) => merge(below, above),
+            (_, value) => drop(table.insert(key, value)),
+        }
+    }
+}
+
+/// Applies one `KEY=VALUE`.
+fn assign(table: &mut Table, assignment: &str) -> Result<()> {
+    let Some((path, value)) = assignment.split_once('=') else {
+        return Err(wrong("--set", format!("{assignment:?}"), "expected KEY=VALUE"));
+    };
+    let (path, value) = (path.trim(), value.trim());
+    let keys: Vec<&str> = path.split('.').collect();
+    if keys.len() > MAX_KEYS || keys.iter().any(|key| key.is_empty()) {
+        return Err(wrong("--set", format!("{assignment:?}"), "expected KEY=VALUE with a key like model.layers"));
+    }
+    // One value, not a line that smuggles in other keys.
+    let parsed = format!("value = {value}").parse::<Table>().ok().filter(|parsed| parsed.len() == 1);
+    let value = parsed.and_then(|mut parsed| parsed.remove("value")).unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut here = table;
+    for key in &keys[..keys.len() - 1] {
+        let next = here.entry(*key).or_insert_with(|| Value::Table(Table::new()));
+        let Value::Table(next) = next else {
+            return Err(wrong("--set", path, format!("`{key}` is no table")));
+        };
+        here = next;
+    }
+    here.insert(keys[keys.len() - 1].to_owned(), value);
+    Ok(())
+}
+
+/// How many characters must be changed, added or left out to make `b` of `a` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(100).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, &y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! The one configuration type: a recipe says everything about a run but the text and where to put the result.
+//!
+//! A recipe is TOML. The built-in ones are data in the folder `recipes`; a user's own may start from one of them with
+//! `base = "antlm-ltg-bert-small"` and give only the keys that differ. Unknown keys are errors, and what a recipe leaves
+//! out has its default here.
+
+use crate::model::Config;
+use crate::objective::Masking;
+use crate::objective::schedule::Schedule;
+use crate::objective::stream::{Layout, Step};
+use antlm_nn::optim::curve::{Curve, Length, Shape};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+mod builtin;
+mod check;
+mod load;
+pub mod plan;
+pub mod size;
+
+pub use builtin::{builtin, names};
+pub use plan::Plan;
+
+/// The recipe format this program reads and writes.
+pub const VERSION: u32 = 1;
+
+/// A checked recipe; made by [`Recipe::load`], [`Recipe::from_toml`] or [`builtin`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The format's version, [`VERSION`].
+    pub version: u32,
+    /// Its name; of a file without one, the file's name.
+    pub name: String,
+    /// What it is for, in a line.
+    #[serde(default)]
+    pub description: String,
+    /// Which objective is trained for how long, in which order.
+    pub schedule: Schedule,
+    /// Tokens of a segment, opening and closing mark included.
+    pub seq_len: usize,
+    /// The seed of everything random: initial weights, order, masks, dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// The numbers the model is trained with.
+    #[serde(default)]
+    pub precision: Precision,
+    /// The model.
+    pub model: Config,
+    /// How the tokenizer is trained; its size is `model.vocab_size`.
+    #[serde(default)]
+    pub tokenizer: Tokenizer,
+    /// How tokens are masked (for `mlm` and `mntp`).
+    pub masking: Masking,
+    /// How many segments make a step.
+    pub batch: BatchSize,
+    /// The optimiser.
+    pub optimizer: Optimizer,
+    /// The learning-rate curve.
+    pub learning_rate: LearningRate,
+    /// The text that is held out.
+    #[serde(default)]
+    pub dev: Dev,
+    /// When the run is saved.
+    #[serde(default)]
+    pub checkpoints: Checkpoints,
+    /// Where the text is; may be empty, the command line gives it then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<Source>,
+    /// In a run folder: what the run really used. Not read when a run is started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Used>,
+}
+
+/// The numbers a model is trained with. Only `f32` exists so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Precision {
+    /// 32-bit floating point throughout.
+    #[default]
+    #[serde(rename = "f32")]
+    F32,
+}
+
+impl TryFrom<String> for Precision {
+    type Error = String;
+    fn try_from(text: String) -> std::result::Result<Precision, String> {
+        match text.as_str() {
+            "f32" => Ok(Precision::F32),
+            _ => Err(format!("this version trains in \"f32\" only, not in {text:?}")),
+        }
+    }
+}
+
+/// `[tokenizer]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokenizer {
+    /// A pair of tokens is merged only if it occurs at least so often (2).
+    pub min_frequency: u32,
+}
+
+impl Default for Tokenizer {
+    fn default() -> Tokenizer {
+        Tokenizer { min_frequency: 2 }
+    }
+}
+
+/// `[batch]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchSize {
+    /// Segments of an optimiser step.
+    pub segments: u32,
+    /// Rows (tokens with framing) of a micro-batch, at most; a step is as many micro-batches as it needs. It decides the
+    /// memory and the speed, not the result (up to rounding).
+    pub micro_tokens: u32,
+}
+
+/// The optimisers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Adam with decoupled weight decay, as in PyTorch.
+    Adamw,
+    /// Adam with a trust ratio per tensor, as in LTG-BERT.
+    Lamb,
+}
+
+/// `[optimizer]`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// Which one.
+    pub kind: OptimizerKind,
+    /// The peak of the learning rate.
+    pub lr: f64,
+    /// Decay of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Weight decay; which tensors decay is the optimiser's business.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient; `inf` for no clipping.
+    pub clip: f64,
+}
+
+/// Shapes of the learning-rate curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CurveShape {
+    /// Half a cosine down to the floor.
+    Cosine,
+    /// A line down to the floor.
+    Linear,
+    /// The peak throughout.
+    Constant,
+}
+
+/// A warm-up in steps or as a share of all steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of steps (300) or a share of all steps (0.016)")]
+pub enum Warmup {
+    /// A whole number: so many steps, but at most a tenth of the run.
+    Steps(u64),
+    /// A number with a point: this share of all steps.
+    Fraction(f64),
+}
+
+/// Whether the curve starts again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Restart {
+    /// One curve spans all blocks.
+    #[default]
+    Never,
+    /// Every block has a curve of its own.
+    Block,
+}
+
+/// `[learning_rate]`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearningRate {
+    /// Its shape.
+    pub curve: CurveShape,
+    /// How long it rises.
+    pub warmup: Warmup,
+    /// Where it ends, as a share of the peak.
+    #[serde(default)]
+    pub floor: f64,
+    /// Share of all steps at the end in which it falls to 0.
+    #[serde(default)]
+    pub cooldown: f64,
+    /// Whether it starts again with every block.
+    #[serde(default)]
+    pub restart: Restart,
+}
+
+impl LearningRate {
+    /// The curve of these values.
+    pub fn curve(&self) -> Curve {
+        let shape = match self.curve {
+            CurveShape::Cosine => Shape::Cosine,
+            CurveShape::Linear => Shape::Linear,
+            CurveShape::Constant => Shape::Constant,
+        };
+        let warmup = match self.warmup {
+            Warmup::Steps(steps) => Length::Steps(steps),
+            Warmup::Fraction(fraction) => Length::Fraction(fraction),
+        };
+        Curve { shape, warmup, floor: self.floor, cooldown: self.cooldown }
+    }
+}
+
+/// `[dev]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dev {
+    /// Files or folders with dev text. Empty: a share of the documents is held out.
+    pub paths: Vec<PathBuf>,
+    /// The share of the documents held out where there is no dev text (0.01).
+    pub share: f64,
+    /// At most so many segments are scored at the end of an epoch (1000); 0 for all.
+    pub max_segments: u32,
+}
+
+impl Default for Dev {
+    fn default() -> Dev {
+        Dev { paths: Vec::new(), share: 0.01, max_segments: 1000 }
+    }
+}
+
+/// `[checkpoints]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checkpoints {
+    /// Saves the run every so many steps (500), so that it can be resumed; 0 for never. The end of every block is saved
+    /// and kept in any case.
+    pub every: u32,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Checkpoints {
+        Checkpoints { every: 500 }
+    }
+}
+
+/// Where one document ends and the next begins, in files that are not `.jsonl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DocumentRule {
+    /// Blank lines separate documents.
+    #[default]
+    BlankLine,
+    /// A file is one document.
+    File,
+    /// A line `= = = title = = =` opens a document.
+    Title,
+}
+
+/// `[[data]]`: a part of the text that is read in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Its name in plans and reports.
+    pub name: String,
+    /// Files and folders.
+    pub paths: Vec<PathBuf>,
+    /// The field that holds the text in `.jsonl` files.
+    #[serde(default = "default_field")]
+    pub field: String,
+    /// The rule for other files.
+    #[serde(default)]
+    pub documents: DocumentRule,
+}
+
+fn default_field() -> String {
+    "text".into()
+}
+
+/// `[used]`, in the recipe of a run folder: what the run was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Used {
+    /// Version of antlm.
+    pub antlm: String,
+    /// Hash of the training text, in hex.
+    pub text: String,
+    /// Hash of the dev text, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<String>,
+    /// Hash of the tokenizer, in hex.
+    pub tokenizer: String,
+}
+
+impl Recipe {
+    /// The learning rate of a step of this recipe's run.
+    pub fn learning_rate_at(&self, layout: &Layout, step: &Step) -> f64 {
+        let (index, total) = match self.learning_rate.restart {
+            Restart::Never => (u64::from(step.index), layout.total_steps()),
+            Restart::Block => {
+                let steps = &layout.blocks[step.block].steps;
+                (step.in_block, steps.end - steps.start)
+            }
+        };
+        self.optimizer.lr * self.learning_rate.curve().factor(index, total)
+    }
+}
