@@ -1,0 +1,575 @@
+//! From text files to a folder of prepared text: tokenizer, training and dev shards, and what they were made from.
+//!
+//! The folder is known by its key, SHA-256 of the files' contents and the settings: what is there under the same key is
+//! used again. It is made beside its place and renamed, so it is complete or absent. The same contents in the same
+//! order with the same settings give the same bytes, with any number of threads.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::corpus::{self, Format, Purpose, Source, TextFile};
+use super::dataset::Dataset;
+use super::encode::{Caches, count_pieces, encode_documents};
+use super::pieces::with_prefix;
+use super::shards::{Key, Writer};
+use super::special::Family;
+use super::tokenizer::{Tokenizer, hex};
+use super::words;
+use crate::{Error, Result};
+
+/// The shard of training text.
+pub const TRAIN_FILE: &str = "train.tokens";
+/// The shard of dev text.
+pub const DEV_FILE: &str = "dev.tokens";
+/// The tokenizer.
+pub const TOKENIZER_FILE: &str = "tokenizer.json";
+/// The [`Summary`]; its presence says that the folder is complete.
+pub const SUMMARY_FILE: &str = "prepared.json";
+
+/// Changes whenever the same text and settings come out differently, or the files' format changes.
+const VERSION: u32 = 1;
+/// Text held in memory at a time, in bytes (a longer document is held whole).
+const WINDOW: usize = 8 << 20;
+/// Without dev files one document in this many goes to the dev set …
+const DEV_SHARE: u64 = 100;
+/// … if there are at least this many.
+const DEV_MIN_DOCUMENTS: u64 = 10;
+
+/// Where the tokenizer comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenizerChoice {
+    /// Trained on the training text; see [`Tokenizer::train`].
+    Train {
+        /// The most tokens it may have.
+        vocab_size: usize,
+        /// How often a pair must occur to be merged.
+        min_frequency: u64,
+    },
+    /// A tokenizer.json.
+    File(PathBuf),
+}
+
+/// What to prepare.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The text to train on.
+    pub sources: Vec<Source>,
+    /// The dev text; if there is none, one document in a hundred, chosen by the hash of its content (at least one, if
+    /// there are ten documents or more; none, if there are fewer), is kept from training for it.
+    pub dev: Vec<Source>,
+    /// The model's family.
+    pub family: Family,
+    /// The tokenizer.
+    pub tokenizer: TokenizerChoice,
+    /// Tokens a row, framing included. It decides how the result is opened, not what is prepared.
+    pub seq_len: usize,
+}
+
+/// What [`prepare`] is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Reading the files for their key (bytes).
+    Hash,
+    /// Looking for documents for the dev set (bytes).
+    Scan,
+    /// Counting pieces of words (bytes).
+    Count,
+    /// Learning merges (tokens).
+    Merge,
+    /// Encoding (bytes).
+    Encode,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The phase; they come in their order, some may be left out.
+    pub phase: Phase,
+    /// Done of `total` (bytes, or tokens).
+    pub done: u64,
+    /// All there is to do in this phase, at most.
+    pub total: u64,
+}
+
+/// `prepared.json`: what lies in the folder and what it was made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The version of the folder's format.
+    pub version: u32,
+    /// The content key, in hexadecimal.
+    pub key: String,
+    /// The tokenizer's family.
+    pub family: Family,
+    /// Number of tokens of the tokenizer.
+    pub vocab_size: usize,
+    /// SHA-256 of tokenizer.json.
+    pub tokenizer_sha256: String,
+    /// The training text.
+    pub train: Counts,
+    /// The dev text.
+    pub dev: Option<Counts>,
+    /// The files read for training.
+    pub train_files: Vec<FileRecord>,
+    /// The files read for the dev set; none, if it was cut from the training files.
+    pub dev_files: Vec<FileRecord>,
+}
+
+/// How much text there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Documents.
+    pub documents: u64,
+    /// Tokens without framing.
+    pub tokens: u64,
+    /// Raw words.
+    pub words: u64,
+}
+
+/// A file that was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    /// Its source.
+    pub source: String,
+    /// Its name without folders.
+    pub name: String,
+    /// How it was read.
+    pub format: Format,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its content.
+    pub sha256: String,
+}
+
+/// Prepared text, open.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The folder.
+    pub dir: PathBuf,
+    /// What is in it.
+    pub summary: Summary,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The training text.
+    pub train: Dataset,
+    /// The dev text, if there is any.
+    pub dev: Option<Dataset>,
+    /// It was there already.
+    pub reused: bool,
+}
+
+/// Prepares text in the folder `out`, or opens what is there if it was made from the same contents and settings.
+///
+/// `progress` is called now and then; when `cancelled` says so, everything stops and nothing is left behind.
+///
+/// # Errors
+/// Text that is missing or wrong (path and place), a tokenizer of the wrong family, no text left to train on, a folder
+/// at `out` that holds something else, a damaged file in it, [`Error::Stopped`] (with SIGINT's number; the caller knows
+/// the signal) if cancelled.
+pub fn prepare(
+    options: &Options,
+    out: impl AsRef<Path>,
+    progress: &mut dyn FnMut(Progress),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Prepared> {
+    let out = out.as_ref();
+    check_place(out)?;
+    let train_files = corpus::files(&options.sources, Purpose::Train)?;
+    let dev_files = if options.dev.is_empty() { Vec::new() } else { corpus::files(&options.dev, Purpose::Dev)? };
+    if let Some(file) = dev_files.iter().find(|d| train_files.iter().any(|t| t.path == d.path)) {
+        return Err(Error::data(&file.path, "file", "is in both the training and the dev text"));
+    }
+    let given = match &options.tokenizer {
+        TokenizerChoice::File(path) => Some(Tokenizer::load(path, Some(options.family))?),
+        TokenizerChoice::Train { .. } => None,
+    };
+
+    let mut work = Work { progress, cancelled };
+    let total = total_bytes(&train_files) + total_bytes(&dev_files);
+    let mut done = 0;
+    let train_records = work.records(&options.sources, &train_files, &mut done, total)?;
+    let dev_records = work.records(&options.dev, &dev_files, &mut done, total)?;
+    let key = content_key(options, given.as_ref(), &train_records, &dev_records)?;
+    if let Some(summary) = read_summary(out)?
+        && summary.version == VERSION
+        && summary.key == hex(&key)
+    {
+        return open(out, options.seq_len, true);
+    }
+
+    let split = if dev_files.is_empty() { work.scan(&train_files)? } else { Split::None };
+    let tokenizer = match (given, &options.tokenizer) {
+        (Some(tokenizer), _) => tokenizer,
+        (None, &TokenizerChoice::Train { vocab_size, min_frequency }) => {
+            work.train(&train_files, split, vocab_size, min_frequency, options.family)?
+        }
+        (None, TokenizerChoice::File(_)) => unreachable!("a tokenizer file was loaded above"),
+    };
+
+    // Everything is made in a folder beside the place and renamed as a whole.
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    let beside = tempfile::Builder::new().prefix(".prepare-").tempdir_in(parent).map_err(Error::io(parent))?;
+    let new = beside.path().join("new");
+    fs::create_dir(&new).map_err(Error::io(&new))?;
+
+    let json = tokenizer.to_json()?;
+    write_synced(&new.join(TOKENIZER_FILE), json.as_bytes())?;
+    let (train, dev) = work.encode(&new, &tokenizer, &train_files, &dev_files, split, key)?;
+    if train.tokens == 0 {
+        return Err(Error::Usage("no text is left to train on".into()));
+    }
+    let summary = Summary {
+        version: VERSION,
+        key: hex(&key),
+        family: options.family,
+        vocab_size: tokenizer.vocab_size(),
+        tokenizer_sha256: hex(&Sha256::digest(&json)),
+        train,
+        dev,
+        train_files: train_records,
+        dev_files: dev_records,
+    };
+    let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Usage(format!("{SUMMARY_FILE}: {e}")))?;
+    write_synced(&new.join(SUMMARY_FILE), format!("{text}\n").as_bytes())?;
+    if (work.cancelled)() {
+        return Err(stopped());
+    }
+    check_place(out)?;
+    if out.exists() {
+        let old = beside.path().join("old");
+        fs::rename(out, &old).map_err(Error::io(out))?;
+    }
+    fs::rename(&new, out).map_err(Error::io(out))?;
+    open(out, options.seq_len, false)
+}
+
+/// Opens prepared text.
+///
+/// # Errors
+/// A folder without prepared text, of another version, or with damaged or mismatched files.
+pub fn open(dir: impl AsRef<Path>, seq_len: usize, reused: bool) -> Result<Prepared> {
+    let dir = dir.as_ref();
+    let path = dir.join(SUMMARY_FILE);
+    let wrong = |place: &str, what: String| Err(Error::data(&path, place, what));
+    let Some(summary) = read_summary(dir)? else { return wrong("file", "missing: no prepared text here".into()) };
+    if summary.version != VERSION {
+        return wrong("version", format!("{}; this antlm reads {VERSION}: prepare the text again", summary.version));
+    }
+    let tokenizer_path = dir.join(TOKENIZER_FILE);
+    let bytes = fs::read(&tokenizer_path).map_err(Error::io(&tokenizer_path))?;
+    if hex(&Sha256::digest(&bytes)) != summary.tokenizer_sha256 {
+        let what = "not the tokenizer that the text was prepared with; prepare the text again";
+        return Err(Error::data(&tokenizer_path, "sha256", what));
+    }
+    let tokenizer = Tokenizer::load(&tokenizer_path, Some(summary.family))?;
+    let train = Dataset::open(dir, seq_len)?;
+    let dev = if summary.dev.is_some() { Some(Dataset::open_file(dir.join(DEV_FILE), seq_len)?) } else { None };
+    for (set, name) in [(Some(&train), TRAIN_FILE), (dev.as_ref(), DEV_FILE)] {
+        if let Some(set) = set
+            && (set.hash() != summary.key || set.vocab_size() != tokenizer.vocab_size())
+        {
+            let what = format!("does not belong to this {SUMMARY_FILE}; prepare the text again");
+            return Err(Error::data(dir.join(name), "key", what));
+        }
+    }
+    Ok(Prepared { dir: dir.to_owned(), summary, tokenizer, train, dev, reused })
+}
+
+/// Refuses a place that holds anything but prepared text: it would be replaced.
+fn check_place(out: &Path) -> Result<()> {
+    let entries = match fs::read_dir(out) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::Io { path: out.to_owned(), source: e }),
+    };
+    let ours = [TRAIN_FILE, DEV_FILE, TOKENIZER_FILE, SUMMARY_FILE];
+    let (mut any, mut foreign) = (false, false);
+    for entry in entries {
+        let name = entry.map_err(Error::io(out))?.file_name();
+        any = true;
+        foreign |= !ours.iter().any(|o| name == *o);
+    }
+    if foreign || any && !out.join(SUMMARY_FILE).exists() {
+        return Err(Error::data(out, "folder", "holds something else than prepared text; name another, or empty it"));
+    }
+    Ok(())
+}
+
+fn read_summary(dir: &Path) -> Result<Option<Summary>> {
+    let path = dir.join(SUMMARY_FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::Io { path, source: e }),
+    };
+    serde_json::from_str(&text).map(Some).map_err(|e| {
+        Error::data(&path, format!("line {}", e.line()), format!("{e}; remove the folder and prepare the text again"))
+    })
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let mut file = File::create(path).map_err(Error::io(path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(path))
+}
+
+fn content_key(options: &Options, given: Option<&Tokenizer>, train: &[FileRecord], dev: &[FileRecord]) -> Result<Key> {
+    let content = |files: &[FileRecord]| -> Vec<serde_json::Value> {
+        files.iter().map(|f| serde_json::json!([f.format, f.bytes, f.sha256])).collect()
+    };
+    let tokenizer = match (&options.tokenizer, given) {
+        (TokenizerChoice::Train { vocab_size, min_frequency }, _) => serde_json::json!([vocab_size, min_frequency]),
+        (TokenizerChoice::File(_), given) => serde_json::json!(given.map(Tokenizer::hash).transpose()?),
+    };
+    // Arrays, so that the order of keys plays no part.
+    let all = serde_json::json!([VERSION, options.family, tokenizer, content(train), content(dev)]);
+    Ok(Sha256::digest(all.to_string()).into())
+}
+
+fn total_bytes(files: &[TextFile]) -> u64 {
+    files.iter().map(|f| f.bytes).sum()
+}
+
+fn stopped() -> Error {
+    Error::Stopped(2)
+}
+
+/// Which documents of the training files are the dev set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Split {
+    None,
+    /// Those whose hash is a multiple of [`DEV_SHARE`].
+    Share,
+    /// The one with this hash (and its copies).
+    One(u64),
+}
+
+impl Split {
+    fn is_dev(self, hash: u64) -> bool {
+        match self {
+            Split::None => false,
+            Split::Share => hash.is_multiple_of(DEV_SHARE),
+            Split::One(one) => hash == one,
+        }
+    }
+}
+
+/// A document's place in the order that chooses the dev set: it depends on nothing but its content.
+fn document_hash(text: &str) -> u64 {
+    let digest = Sha256::digest(text);
+    digest[..8].iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
+}
+
+/// The passes over the text, and whom they report to.
+struct Work<'a> {
+    progress: &'a mut dyn FnMut(Progress),
+    cancelled: &'a dyn Fn() -> bool,
+}
+
+impl Work<'_> {
+    fn report(&mut self, phase: Phase, done: u64, total: u64) -> Result<()> {
+        if (self.cancelled)() {
+            return Err(stopped());
+        }
+        (self.progress)(Progress { phase, done, total });
+        Ok(())
+    }
+
+    /// Reads the files for their checksums.
+    fn records(
+        &mut self,
+        sources: &[Source],
+        files: &[TextFile],
+        done: &mut u64,
+        total: u64,
+    ) -> Result<Vec<FileRecord>> {
+        let mut records = Vec::new();
+        let mut buffer = vec![0; 1 << 20];
+        for file in files {
+            let mut reader = File::open(&file.path).map_err(Error::io(&file.path))?;
+            let mut hash = Sha256::new();
+            let mut bytes = 0;
+            loop {
+                self.report(Phase::Hash, *done, total)?;
+                let n = reader.read(&mut buffer).map_err(Error::io(&file.path))?;
+                if n == 0 {
+                    break;
+                }
+                hash.update(&buffer[..n]);
+                bytes += n as u64;
+                *done += n as u64;
+            }
+            if bytes != file.bytes {
+                return Err(changed(file));
+            }
+            records.push(FileRecord {
+                source: sources[file.source].name.clone(),
+                name: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                format: file.format.clone(),
+                bytes,
+                sha256: hex(&hash.finalize()),
+            });
+        }
+        Ok(records)
+    }
+
+    /// Hands the documents of the files, in order, to `window`, some megabytes at a time. `before` and `total` are for
+    /// the reports.
+    fn windows(
+        &mut self,
+        files: &[TextFile],
+        phase: Phase,
+        before: u64,
+        total: u64,
+        mut window: impl FnMut(Vec<String>) -> Result<()>,
+    ) -> Result<()> {
+        let mut documents = Vec::new();
+        let mut held = 0;
+        let mut done = before;
+        for file in files {
+            let reader = File::open(&file.path).map_err(Error::io(&file.path))?;
+            let read = std::cell::Cell::new(0);
+            let counted = Counted { reader: BufReader::with_capacity(1 << 18, reader), read: &read };
+            let bytes = corpus::read_documents(file, counted, |document| {
+                held += document.len();
+                documents.push(document.to_owned());
+                if held >= WINDOW {
+                    self.report(phase, done + read.get(), total)?;
+                    held = 0;
+                    window(std::mem::take(&mut documents))?;
+                }
+                Ok(())
+            })?;
+            if bytes != file.bytes {
+                return Err(changed(file));
+            }
+            done += bytes;
+        }
+        self.report(phase, done, total)?;
+        window(documents)
+    }
+
+    /// Finds out how the dev set is to be chosen.
+    fn scan(&mut self, files: &[TextFile]) -> Result<Split> {
+        let (mut documents, mut any, mut least) = (0, false, u64::MAX);
+        self.windows(files, Phase::Scan, 0, total_bytes(files), |window| {
+            let hashes: Vec<u64> = window.par_iter().map(|d| document_hash(d)).collect();
+            documents += hashes.len() as u64;
+            any |= hashes.iter().any(|&h| Split::Share.is_dev(h));
+            least = hashes.into_iter().fold(least, u64::min);
+            Ok(())
+        })?;
+        Ok(match (documents < DEV_MIN_DOCUMENTS, any) {
+            (true, _) => Split::None,
+            (false, true) => Split::Share,
+            (false, false) => Split::One(least),
+        })
+    }
+
+    fn train(
+        &mut self,
+        files: &[TextFile],
+        split: Split,
+        vocab_size: usize,
+        min_frequency: u64,
+        family: Family,
+    ) -> Result<Tokenizer> {
+        let mut counts = HashMap::new();
+        self.windows(files, Phase::Count, 0, total_bytes(files), |window| {
+            let kept = window.par_iter().filter(|d| split == Split::None || !split.is_dev(document_hash(d)));
+            let kept: Vec<String> = kept.map(|d| with_prefix(d)).collect();
+            count_pieces(&kept, &mut counts);
+            Ok(())
+        })?;
+        let tokenizer = Tokenizer::from_counts(&counts, vocab_size, min_frequency, family, |tokens| {
+            tokens % 64 != 0 || self.report(Phase::Merge, tokens as u64, vocab_size as u64).is_ok()
+        })?;
+        tokenizer.ok_or_else(stopped)
+    }
+
+    /// Writes the shards into the folder.
+    fn encode(
+        &mut self,
+        folder: &Path,
+        tokenizer: &Tokenizer,
+        train_files: &[TextFile],
+        dev_files: &[TextFile],
+        split: Split,
+        key: Key,
+    ) -> Result<(Counts, Option<Counts>)> {
+        let caches = Caches::default();
+        let mut train = Writer::create(folder.join(TRAIN_FILE), tokenizer.vocab_size())?;
+        let mut dev = Writer::create(folder.join(DEV_FILE), tokenizer.vocab_size())?;
+        let train_bytes = total_bytes(train_files);
+        let total = train_bytes + total_bytes(dev_files);
+        for (files, before, is_dev) in [(train_files, 0, false), (dev_files, train_bytes, true)] {
+            if files.is_empty() {
+                continue;
+            }
+            self.windows(files, Phase::Encode, before, total, |window| {
+                let facts: Vec<(bool, u64)> = window
+                    .par_iter()
+                    .map(|d| (is_dev || split != Split::None && split.is_dev(document_hash(d)), words::count(d)))
+                    .collect();
+                let texts: Vec<String> = window.par_iter().map(|d| with_prefix(d)).collect();
+                drop(window);
+                let (ids, lengths) = encode_documents(tokenizer, &caches, &texts)?;
+                let mut from = 0;
+                for (&(is_dev, words), length) in facts.iter().zip(lengths) {
+                    let to = from + length as usize;
+                    let writer = if is_dev { &mut dev } else { &mut train };
+                    writer.push(&ids[from..to], words)?;
+                    from = to;
+                }
+                Ok(())
+            })?;
+        }
+        let counts = |writer: &Writer| {
+            let (documents, tokens, words) = writer.counts();
+            Counts { documents, tokens, words }
+        };
+        let (train_counts, dev_counts) = (counts(&train), counts(&dev));
+        train.finish(key)?;
+        if dev_counts.documents == 0 {
+            return Ok((train_counts, None));
+        }
+        dev.finish(key)?;
+        Ok((train_counts, Some(dev_counts)))
+    }
+}
+
+fn changed(file: &TextFile) -> Error {
+    Error::data(&file.path, "file", "changed while it was read")
+}
+
+/// Counts what is read.
+struct Counted<'a, R> {
+    reader: R,
+    read: &'a std::cell::Cell<u64>,
+}
+
+impl<R: BufRead> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.read.set(self.read.get() + n as u64);
+        Ok(n)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<'_, R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.read.set(self.read.get() + n as u64);
+        self.reader.consume(n);
+    }
+}
