@@ -6,9 +6,11 @@
 
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod model;
 pub mod objective;
 pub mod recipe;
+pub mod tensor_file;
 pub mod text;
 pub mod train;
 

@@ -6,6 +6,7 @@ pub mod dataset;
 mod encode;
 mod pieces;
 pub mod prepare;
+pub mod sample;
 pub mod shards;
 pub mod special;
 pub mod tokenizer;

@@ -1,0 +1,277 @@
+//! The command line: names, options and help of every command.
+
+use std::path::PathBuf;
+
+use antlm::objective::Backend;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+A first run, on text that antlm writes itself:
+  antlm sample-text --words 20000 --seed 1 --out sample.txt
+  antlm train antlm-ltg-bert-tiny --text sample.txt --out runs/first
+  antlm info runs/first
+  echo 'The dogs sleep.' | antlm score runs/first
+
+Exit codes: 0 done; 2 wrong usage or input; 130 / 143 stopped by Ctrl-C / SIGTERM after saving; 1 anything else."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    Recipes(Recipes),
+    Plan(Plan),
+    Prepare(Prepare),
+    Train(Train),
+    Info(Info),
+    Score(Score),
+    Bench(Bench),
+    SampleText(SampleText),
+}
+
+/// List the built-in recipes
+#[derive(Args)]
+#[command(after_help = "\
+A recipe is a TOML file: model sizes, schedule, optimiser, masking. RECIPE in other commands is one of these names or
+a path. Names end in their size: tiny (a laptop, minutes), small (a laptop, hours), base and 58m (the paper's).
+  antlm-…        both objectives by turns, as published (a masked token is predicted at its own position)
+  antlm-mntp-…   the same with masked next-token prediction, which forgets less at a switch
+  ltg-bert-…, babyllama-…          the base model's own objective alone
+  ltg-bert-clm-…, babyllama-mlm-…  the other objective alone")]
+pub struct Recipes {
+    /// Print one JSON list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Say what a recipe would do: blocks, steps, words, learning rates, memory
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm plan antlm-ltg-bert-base                     for the BabyLM strict-small corpus
+  antlm plan antlm-ltg-bert-tiny --text my-texts/    for your own text
+  antlm plan babyllama-58m --set schedule='8 clm'")]
+pub struct Plan {
+    /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
+    #[arg(value_name = "RECIPE")]
+    pub recipe: String,
+    /// Files and folders of text (.txt, .train, .jsonl); without them the plan is for 10 million words
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub text: Vec<PathBuf>,
+    /// Change a key of the recipe; can be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Turn text into a tokenizer and token files (train does this by itself)
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  antlm prepare antlm-ltg-bert-small --text corpus/ --out prepared/
+Folders are read in sorted order; *.dev and *.test files in them are never trained on. What is prepared already for
+the same text and recipe is re-used.")]
+pub struct Prepare {
+    /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
+    #[arg(value_name = "RECIPE")]
+    pub recipe: String,
+    /// Files and folders of text (.txt, .train, .jsonl)
+    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    pub text: Vec<PathBuf>,
+    /// Where the token files go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Text for the dev loss (default: 1 % of the documents, chosen by their content)
+    #[arg(long, value_name = "PATH")]
+    pub dev: Option<PathBuf>,
+    /// Change a key of the recipe; can be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Threads to use (default: all); the result does not depend on it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Print nothing but errors
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Train a model on text, or go on with an interrupted run
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm train antlm-ltg-bert-tiny --text my-texts/ --out runs/mine
+  antlm train antlm-babyllama-small --text corpus/ --dev dev.txt --out runs/llama --seed 3 --set optimizer.lr=5e-4
+  antlm train --resume runs/mine
+
+Ctrl-C saves and stops; --resume goes on as if nothing had happened, to the same bits. A second Ctrl-C stops at once.
+The run folder holds recipe.toml, tokenizer.json, log.jsonl, timing.jsonl, environment.json and checkpoints/.")]
+pub struct Train {
+    /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
+    #[arg(value_name = "RECIPE", required_unless_present = "resume", conflicts_with = "resume")]
+    pub recipe: Option<String>,
+    /// Files and folders of text (.txt, .train, .jsonl)
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "resume", conflicts_with = "resume")]
+    pub text: Vec<PathBuf>,
+    /// The run's folder; it must be new or empty
+    #[arg(long, value_name = "RUN", required_unless_present = "resume", conflicts_with = "resume")]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in this folder
+    #[arg(long, value_name = "RUN")]
+    pub resume: Option<PathBuf>,
+    /// Text for the dev loss (default: 1 % of the documents, chosen by their content)
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
+    pub dev: Option<PathBuf>,
+    /// Seed of all random numbers (default: the recipe's)
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    pub seed: Option<u64>,
+    /// Change a key of the recipe; can be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
+    pub set: Vec<String>,
+    /// Threads to use (default: all); the result does not depend on it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Print nothing but errors
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print the events as JSON lines instead of progress
+    #[arg(long, conflicts_with = "quiet")]
+    pub json: bool,
+}
+
+/// Say what a run has done so far
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  antlm info runs/first
+The dev loss is in nats per predicted token, for every way of reading; a mark says where it is worse than guessing by
+token frequency. A run that is still going on can be looked at, too.")]
+pub struct Info {
+    /// The run's folder
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Log-probabilities of sentences read from standard input, one a line
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  echo 'The dogs sleep.' | antlm score runs/first
+  antlm score runs/first --backend mlm --json < sentences.txt
+
+Without --json: the sentence's log-probability in nats, a tab, the sentence. With --json: a line per sentence,
+  {\"text\":…,\"ids\":[…],\"logprobs\":[…],\"total\":…}
+with the framing tokens in `ids` and null where a token is not scored.")]
+pub struct Score {
+    /// The run's folder, or one of its checkpoints
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// How to read the model (default: the one its last block taught)
+    #[arg(long, value_enum)]
+    pub backend: Option<BackendArg>,
+    /// Print JSON lines with token ids and the log-probability of each token
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Time one optimiser step of a recipe's model
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  antlm bench ltg-bert-small --objective mlm --json
+One full step: forward, backward, clipping at 2.0, AdamW; dropout 0.1 for LTG-BERT and none for Llama. Two steps
+warm up and are not counted.")]
+pub struct Bench {
+    /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
+    #[arg(value_name = "RECIPE")]
+    pub recipe: String,
+    /// What the step teaches
+    #[arg(long, value_enum)]
+    pub objective: BenchObjective,
+    /// Sequences in a step
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: u32,
+    /// Tokens in a sequence
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(8..=65536))]
+    pub seq: u32,
+    /// Steps that are timed
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub steps: u32,
+    /// Number format of the products
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
+    /// Threads to use (default: all)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Write English-like text of a small built-in grammar, to try things out
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  antlm sample-text --words 20000 --seed 1 --out sample.txt
+The same words for the same seed, everywhere. Documents are separated by blank lines.")]
+pub struct SampleText {
+    /// How many words to write, at least; the last document is whole
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000_000))]
+    pub words: u64,
+    /// Seed of the random numbers
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// The file to write; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// [`Backend`], for clap.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BackendArg {
+    /// Left context only: sum of log p(token | what is left of it)
+    Causal,
+    /// Both sides: each token masked in turn and read at the mask
+    Mlm,
+    /// Both sides: each token masked in turn and read one position to the left
+    Mntp,
+}
+
+impl From<BackendArg> for Backend {
+    fn from(backend: BackendArg) -> Backend {
+        match backend {
+            BackendArg::Causal => Backend::Causal,
+            BackendArg::Mlm => Backend::Mlm,
+            BackendArg::Mntp => Backend::Mntp,
+        }
+    }
+}
+
+/// What `antlm bench` measures.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BenchObjective {
+    /// Causal language modelling
+    Clm,
+    /// Masked language modelling
+    Mlm,
+}
+
+/// Number formats of the products.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Precision {
+    /// 32-bit floating point
+    F32,
+}

@@ -1,0 +1,47 @@
+//! `antlm score`: log-probabilities of the sentences on standard input.
+
+use std::io::{BufRead, Write};
+
+use antlm::{Error, Result};
+
+use crate::args::Score;
+
+pub fn run(args: &Score, input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
+    antlm::train::run_folder::check_run(&args.run)?;
+    let _backend: Option<antlm::objective::Backend> = args.backend.map(Into::into);
+    for sentence in sentences(input) {
+        let _sentence = sentence?;
+        // CALL SITE: antlm::eval::score goes here, and its result to `out`.
+        anyhow::bail!("score: not built yet");
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// The lines of the input without their ends; empty lines are skipped.
+fn sentences(input: impl BufRead) -> impl Iterator<Item = Result<String>> {
+    let lines = input.split(b'\n').enumerate().map(|(number, line)| {
+        let mut line = line.map_err(Error::io("<stdin>"))?;
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        String::from_utf8(line).map_err(|e| {
+            let place = format!("line {}, byte {}", number + 1, e.utf8_error().valid_up_to());
+            Error::data("<stdin>", place, "not UTF-8; convert the file first (iconv -t UTF-8)")
+        })
+    });
+    lines.filter(|line| line.as_ref().map_or(true, |text| !text.trim().is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_are_lines() {
+        let lines: Vec<String> = sentences(&b"One dog.\r\n\n  \nTwo\tdogs"[..]).map(Result::unwrap).collect();
+        assert_eq!(lines, ["One dog.", "Two\tdogs"]);
+        let error = sentences(&b"fine\nna\xefve\n"[..]).last().unwrap().unwrap_err().to_string();
+        assert!(error.contains("<stdin>: line 2, byte 2: not UTF-8"), "{error}");
+    }
+}

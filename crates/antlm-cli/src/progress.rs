@@ -1,0 +1,211 @@
+//! The progress of a run on stderr: one line that is drawn again on a terminal, a line now and then elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use antlm::objective::Objective;
+use antlm::train::events::{Event, Listener};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output::grouped;
+
+/// Elsewhere than on a terminal, lines come at least this long apart.
+const PAUSE: Duration = Duration::from_secs(15);
+
+/// Draws or prints what happens.
+pub struct Progress {
+    /// Only on a terminal.
+    bar: Option<ProgressBar>,
+    run: Totals,
+    speed: Speed,
+    last_line: Option<Instant>,
+}
+
+/// What the whole run comes to.
+#[derive(Default)]
+struct Totals {
+    steps: u64,
+    words: u64,
+    /// Steps and words done before this process began.
+    first_step: u64,
+}
+
+impl Progress {
+    pub fn new() -> Progress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{bar:20} {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Progress { bar, run: Totals::default(), speed: Speed::new(Instant::now()), last_line: None }
+    }
+
+    /// A line that stays.
+    fn say(&mut self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln_quietly(text),
+        }
+    }
+
+    fn start(&mut self, totals: Totals) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(totals.steps);
+            bar.set_position(totals.first_step);
+        }
+        self.run = totals;
+        self.speed = Speed::new(Instant::now());
+    }
+
+    fn step(&mut self, step: u64, objective: Objective, loss: f64, rows: u64, words_seen: u64, now: Instant) {
+        self.speed.add(rows, now);
+        let done = step - self.run.first_step;
+        let left = self.speed.left(done, self.run.steps.saturating_sub(step), now);
+        let text = format!(
+            "step {} of {}  {objective}  loss {loss:.3}  {} tokens/s  {} of {} words  {} left",
+            grouped(step),
+            grouped(self.run.steps),
+            grouped(self.speed.tokens_per_second() as u64),
+            grouped(words_seen),
+            grouped(self.run.words),
+            duration(left),
+        );
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(step);
+                bar.set_message(text);
+            }
+            None if self.last_line.is_none_or(|last| now - last >= PAUSE) || step == self.run.steps => {
+                self.last_line = Some(now);
+                eprintln_quietly(&text);
+            }
+            None => {}
+        }
+    }
+}
+
+impl Listener for Progress {
+    fn event(&mut self, event: &Event) -> antlm::Result<()> {
+        match event {
+            Event::Start { recipe, schedule, parameters, steps, words, .. } => {
+                let totals = Totals { steps: *steps, words: *words, first_step: 0 };
+                self.start(totals);
+                self.say(&format!("{recipe}: {schedule}; {} parameters", grouped(*parameters)));
+            }
+            Event::Resume { step, steps, words, path, .. } => {
+                self.start(Totals { steps: *steps, words: *words, first_step: *step });
+                self.say(&format!("going on after step {} from {}", grouped(*step), path.display()));
+            }
+            Event::Step { step, objective, loss, rows, words_seen, .. } => {
+                self.step(*step, *objective, *loss, *rows, *words_seen, Instant::now());
+            }
+            Event::Switch { step, block, from, to } => {
+                self.say(&format!("step {}: block {} begins, {from} -> {to}", grouped(*step), block + 1));
+            }
+            Event::Dev { step, backend, loss, unigram, .. } => {
+                let mark = if loss > unigram {
+                    format!(" (worse than token frequencies, {unigram:.3})")
+                } else {
+                    String::new()
+                };
+                self.say(&format!("step {}: dev loss {loss:.4} {backend}{mark}", grouped(*step)));
+                self.speed.pause(Instant::now());
+            }
+            Event::Checkpoint { step, path, kept } => {
+                if *kept {
+                    self.say(&format!("step {}: saved {}", grouped(*step), path.display()));
+                }
+                self.speed.pause(Instant::now());
+            }
+            Event::Warning { text, .. } => self.say(&format!("warning: {text}")),
+            Event::BlockEnd { .. } | Event::Stop { .. } => {}
+            Event::End { step, words_seen } => {
+                if let Some(bar) = &self.bar {
+                    bar.finish_and_clear();
+                }
+                self.say(&format!("done: {} steps, {} words", grouped(*step), grouped(*words_seen)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        // After an error or a signal the last state stays on the screen, above the message.
+        if let Some(bar) = self.bar.as_ref().filter(|bar| !bar.is_finished()) {
+            bar.abandon();
+        }
+    }
+}
+
+/// Tokens per second over the recent steps, and an estimate of the time left from the whole process.
+struct Speed {
+    start: Instant,
+    last: Instant,
+    recent: f64,
+}
+
+impl Speed {
+    fn new(now: Instant) -> Speed {
+        Speed { start: now, last: now, recent: 0.0 }
+    }
+
+    fn add(&mut self, tokens: u64, now: Instant) {
+        let rate = tokens as f64 / (now - self.last).as_secs_f64().max(1e-9);
+        self.recent = if self.recent == 0.0 { rate } else { 0.9 * self.recent + 0.1 * rate };
+        self.last = now;
+    }
+
+    /// What was done until now was no training: it does not count as slow tokens.
+    fn pause(&mut self, now: Instant) {
+        self.last = now;
+    }
+
+    fn tokens_per_second(&self) -> f64 {
+        self.recent
+    }
+
+    fn left(&self, done: u64, to_do: u64, now: Instant) -> Duration {
+        (now - self.start).mul_f64(to_do as f64 / done.max(1) as f64)
+    }
+}
+
+/// `3 h 05 min`, `4 min 10 s`, `12 s`.
+fn duration(time: Duration) -> String {
+    match time.as_secs() {
+        s if s >= 3600 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
+        s if s >= 60 => format!("{} min {:02} s", s / 60, s % 60),
+        s => format!("{s} s"),
+    }
+}
+
+/// Prints a line to stderr and does not mind when nobody reads it.
+fn eprintln_quietly(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        let text = |s| duration(Duration::from_secs(s));
+        assert_eq!([12, 250, 11_100].map(text), ["12 s", "4 min 10 s", "3 h 05 min"]);
+    }
+
+    #[test]
+    fn speed_leaves_out_pauses() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut speed = Speed::new(start);
+        speed.add(1000, at(1));
+        speed.pause(at(101));
+        speed.add(1000, at(102));
+        assert_eq!(speed.tokens_per_second(), 1000.0);
+        assert_eq!(speed.left(2, 4, at(102)), Duration::from_secs(204));
+    }
+}

@@ -1,0 +1,156 @@
+//! The built `antlm` binary: exit codes, messages, and what it leaves behind.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn antlm(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_antlm")).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Runs with these arguments and expects exit code 2, one line on stderr that has these words, and nothing new on disk.
+fn refused(folder: &Path, args: &[&str], words: &[&str]) {
+    let before = std::fs::read_dir(folder).unwrap().count();
+    let output = antlm(folder, args);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+    assert!(message.starts_with("antlm: ") && message.trim_end().lines().count() == 1, "{args:?}: {message:?}");
+    for word in words {
+        assert!(message.contains(word), "{args:?}: {message:?} lacks {word:?}");
+    }
+    assert_eq!(stdout(&output), "");
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), before, "{args:?} left something behind");
+}
+
+#[test]
+fn help_is_there_for_every_command_and_teaches() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = antlm(folder.path(), &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(stdout(&help).contains("Exit codes"));
+    for command in ["recipes", "plan", "prepare", "train", "info", "score", "bench", "sample-text"] {
+        assert!(stdout(&help).contains(command), "{command}");
+        let help = antlm(folder.path(), &[command, "--help"]);
+        assert_eq!(help.status.code(), Some(0), "{command}");
+        assert!(stdout(&help).contains("antlm "), "{command} --help has no example");
+    }
+    let version = antlm(folder.path(), &["--version"]);
+    assert!(stdout(&version).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let folder = tempfile::tempdir().unwrap();
+    for args in [
+        &[][..],
+        &["fly"],
+        &["train"],
+        &["train", "antlm-ltg-bert-tiny"],
+        &["train", "antlm-ltg-bert-tiny", "--text", "a", "--out", "b", "--resume", "c"],
+        &["train", "--resume", "c", "--seed", "1"],
+        &["score", "run", "--backend", "psychic"],
+        &["bench", "ltg-bert-tiny"],
+        &["bench", "ltg-bert-tiny", "--objective", "clm", "--precision", "f7"],
+        &["bench", "ltg-bert-tiny", "--objective", "clm", "--batch", "0"],
+        &["sample-text", "--out", "x"],
+        &["sample-text", "--out", "x", "--words", "0"],
+    ] {
+        let output = antlm(folder.path(), args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(!output.stderr.is_empty());
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_no_run_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    refused(folder.path(), &["info", "nowhere"], &["nowhere", "no such folder"]);
+    std::fs::create_dir(folder.path().join("thesis")).unwrap();
+    refused(folder.path(), &["info", "thesis", "--json"], &["thesis", "recipe.toml"]);
+    refused(folder.path(), &["score", "thesis"], &["thesis", "recipe.toml"]);
+}
+
+#[test]
+fn info_reads_a_log_and_names_a_damaged_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    std::fs::write(run.join("recipe.toml"), "").unwrap();
+    let log = concat!(
+        r#"{"event":"start","version":1,"recipe":"toy","schedule":"1 clm","seed":7,"parameters":12345,"blocks":1,"#,
+        r#""steps":20,"words":4000}"#,
+        "\n",
+        r#"{"event":"dev","step":3,"block":0,"at":"block","backend":"mlm","loss":7.25,"targets":9,"unigram":6.5}"#,
+        "\n"
+    );
+    std::fs::write(run.join("log.jsonl"), log).unwrap();
+    let output = antlm(folder.path(), &["info", "run"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for words in ["toy", "12,345", "3 of 20", "7.2500", "worse than token frequencies", "--resume run"] {
+        assert!(stdout(&output).contains(words), "{words}: {}", stdout(&output));
+    }
+    let json: serde_json::Value =
+        serde_json::from_slice(&antlm(folder.path(), &["info", "run", "--json"]).stdout).unwrap();
+    assert_eq!((&json["dev"][0]["backend"], &json["dev"][0]["loss"]), (&"mlm".into(), &7.25.into()));
+    assert_eq!(json["finished"], false);
+
+    std::fs::write(run.join("log.jsonl"), format!("{log}\x1b[2J nonsense\n")).unwrap();
+    refused(folder.path(), &["info", "run"], &["log.jsonl", "line 3"]);
+}
+
+#[test]
+fn sample_text_is_the_same_every_time() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.txt", "b.txt"] {
+        let output = antlm(folder.path(), &["sample-text", "--words", "500", "--seed", "9", "--out", name]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output).contains(name));
+    }
+    let text = std::fs::read_to_string(folder.path().join("a.txt")).unwrap();
+    assert_eq!(text, std::fs::read_to_string(folder.path().join("b.txt")).unwrap());
+    assert!((500..700).contains(&text.split_whitespace().count()));
+    assert_eq!(stdout(&antlm(folder.path(), &["sample-text", "--words", "500", "--seed", "9", "--out", "-"])), text);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    refused(folder.path(), &["sample-text", "--words", "5", "--out", "none/c.txt"], &["none/c.txt"]);
+}
+
+/// `antlm … | head -1`: the reader goes away early, and that is no error.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_antlm"))
+        .args(["sample-text", "--words", "1000000", "--out", "-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn sentences_that_are_not_utf8_are_named_by_line_and_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("recipe.toml"), "").unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_antlm"))
+        .args(["score", "."])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"na\xefve\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("<stdin>: line 1, byte 2"), "{}", stderr(&output));
+}

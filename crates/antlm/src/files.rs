@@ -1,0 +1,179 @@
+//! Small helpers for files that must be whole or absent: atomic writes, synced folders, checksums.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+
+/// Writes a small file so that a reader finds the old content or the new one, never a part: written beside under a
+/// hidden name, synced, renamed over `path`.
+///
+/// ```
+/// # let folder = tempfile::tempdir().unwrap();
+/// let path = folder.path().join("recipe.toml");
+/// antlm::files::write_atomic(&path, b"seed = 1\n")?;
+/// assert_eq!(std::fs::read(&path).unwrap(), b"seed = 1\n");
+/// # Ok::<(), antlm::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Io`] with the path; then nothing was changed.
+pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes).map_err(Error::io(path))?;
+    file.finish()
+}
+
+/// A file that appears under its name when [`AtomicFile::finish`] is called, and not at all when it never is.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    beside: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl AtomicFile {
+    /// Makes the hidden file that is written to.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn create(path: &Path) -> Result<AtomicFile> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let beside = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+        let file = BufWriter::new(File::create(&beside).map_err(Error::io(path))?);
+        Ok(AtomicFile { path: path.to_owned(), beside, file })
+    }
+
+    /// Syncs what was written and renames it to its place.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path; then the place is as it was before.
+    pub fn finish(mut self) -> Result<()> {
+        self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(Error::io(&self.path))?;
+        fs::rename(&self.beside, &self.path).map_err(Error::io(&self.path))?;
+        sync_folder(parent(&self.path))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        // Gone already after a rename; after an error, that error is the one that matters.
+        let _ = fs::remove_file(&self.beside);
+    }
+}
+
+/// The folder that holds `path`; for a bare name that is the current one.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes renames inside a folder last through a loss of power. Does nothing where a folder cannot be opened (Windows).
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io(folder))?;
+    }
+    Ok(())
+}
+
+/// Syncs a file that something else wrote.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn sync_file(path: &Path) -> Result<()> {
+    // Windows syncs only what is open for writing.
+    fs::OpenOptions::new().write(true).open(path).and_then(|f| f.sync_all()).map_err(Error::io(path))
+}
+
+/// SHA-256 of a file's content, in lower-case hexadecimal digits; reads it in pieces of 1 MiB.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut piece = vec![0; 1 << 20];
+    let mut sha = Sha256::new();
+    loop {
+        match file.read(&mut piece).map_err(Error::io(path))? {
+            0 => return Ok(hex(&sha.finalize())),
+            n => sha.update(&piece[..n]),
+        }
+    }
+}
+
+/// SHA-256 of some bytes, in lower-case hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Removes a folder and all in it in such a way that an interruption leaves no half-empty folder under its name.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn remove_folder(folder: &Path) -> Result<()> {
+    let hidden = hidden(folder, ".tmp-");
+    let _ = fs::remove_dir_all(&hidden); // left over from an interrupted removal, or absent
+    fs::rename(folder, &hidden).map_err(Error::io(folder))?;
+    fs::remove_dir_all(&hidden).map_err(Error::io(&hidden))
+}
+
+/// The path beside `path` whose name has `prefix` before it.
+pub fn hidden(path: &Path, prefix: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{prefix}{name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn atomic_write_replaces_and_leaves_nothing_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        // A folder in the way: an error that names it, and no leftover.
+        let blocked = folder.path().join("taken");
+        fs::create_dir(&blocked).unwrap();
+        let error = write_atomic(&blocked, b"x").unwrap_err().to_string();
+        assert!(error.contains("taken"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn checksum_is_sha256() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("abc");
+        fs::write(&path, b"abc").unwrap();
+        // FIPS 180-4's example.
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_file(&path).unwrap(), abc);
+        assert_eq!(sha256(b"abc"), abc);
+    }
+}

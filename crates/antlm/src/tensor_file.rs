@@ -1,0 +1,221 @@
+//! Safetensors files of a flat f32 buffer: written straight from it, read straight into it, nothing trusted.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use antlm_nn::params::Layout;
+use safetensors::tensor::{Dtype, Metadata, TensorView};
+
+use crate::{Error, Result, files};
+
+#[cfg(target_endian = "big")]
+compile_error!("safetensors files are little-endian, and tensor_file copies values as they lie in memory");
+
+/// A header larger than this is refused (the safetensors crate has the same limit): 100 MB.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// One flat buffer of a file, and what its tensors' names begin with there.
+///
+/// `("", params)` writes the Hub's names; `("exp_avg.", m)` writes `exp_avg.NAME`.
+pub type Set<'a> = (&'a str, &'a [f32]);
+
+/// Writes buffers of one layout as a safetensors file with the metadata `{"format": "pt"}`, and syncs it. The values
+/// are not copied on the way.
+///
+/// # Errors
+/// [`Error::Usage`] when a buffer does not have the layout's length, [`Error::Io`] when the file cannot be written.
+pub fn write(path: &Path, layout: &Layout, sets: &[Set]) -> Result<()> {
+    let mut views = Vec::with_capacity(layout.tensors().len() * sets.len());
+    for (prefix, values) in sets {
+        check_len(layout, values.len())?;
+        for tensor in layout.tensors() {
+            let bytes = bytemuck::cast_slice(&values[tensor.range()]);
+            let view = TensorView::new(Dtype::F32, tensor.shape.clone(), bytes)
+                .map_err(|e| Error::data(path, format!("tensor {}", tensor.name), e.to_string()))?;
+            views.push((format!("{prefix}{}", tensor.name), view));
+        }
+    }
+    // The safetensors crate writes through a temporary file that only its owner may read; a model is there to be
+    // shared, so the file gets the permissions that any new file of this user gets.
+    let permissions = File::create(path).and_then(|f| f.metadata()).map_err(Error::io(path))?.permissions();
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(views, Some(metadata), path)
+        .map_err(|e| Error::Io { path: path.to_owned(), source: std::io::Error::other(e) })?;
+    std::fs::set_permissions(path, permissions).map_err(Error::io(path))?;
+    files::sync_file(path)
+}
+
+/// Reads what [`write`] wrote into new buffers, one for each prefix. The file must hold exactly these tensors, in f32
+/// and in the layout's shapes, and end where its header says.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Data`] with the byte or the tensor that is wrong.
+pub fn read(path: &Path, layout: &Layout, prefixes: &[&str]) -> Result<Vec<Vec<f32>>> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let (start, header) = read_header(path, &mut file)?;
+    let mut offsets = Vec::new();
+    for prefix in prefixes {
+        for tensor in layout.tensors() {
+            let name = format!("{prefix}{}", tensor.name);
+            let place = format!("tensor {name}");
+            let info = header.info(&name).ok_or_else(|| Error::data(path, &place, "missing"))?;
+            if info.dtype != Dtype::F32 || info.shape != tensor.shape {
+                let what = format!(
+                    "is {:?} {:?}, but this model needs F32 {:?}; is it another model's file?",
+                    info.dtype, info.shape, tensor.shape
+                );
+                return Err(Error::data(path, place, what));
+            }
+            offsets.push(start + info.data_offsets.0 as u64);
+        }
+    }
+    if header.tensors().len() != offsets.len() {
+        let known: Vec<String> =
+            prefixes.iter().flat_map(|p| layout.tensors().iter().map(move |t| format!("{p}{}", t.name))).collect();
+        let mut extra: Vec<String> = header.offset_keys();
+        extra.retain(|name| !known.contains(name));
+        extra.sort();
+        let name = extra.first().cloned().unwrap_or_default();
+        return Err(Error::data(path, format!("tensor {name:?}"), "this model has no such tensor"));
+    }
+    let mut offsets = offsets.into_iter();
+    let mut sets = Vec::with_capacity(prefixes.len());
+    for _ in prefixes {
+        let mut values = vec![0.0f32; layout.len()];
+        for (tensor, offset) in layout.tensors().iter().zip(&mut offsets) {
+            file.seek(SeekFrom::Start(offset)).map_err(Error::io(path))?;
+            file.read_exact(bytemuck::cast_slice_mut(&mut values[tensor.range()])).map_err(Error::io(path))?;
+        }
+        sets.push(values);
+    }
+    Ok(sets)
+}
+
+/// Where the values begin, and the checked header; the file's length agrees with it.
+fn read_header(path: &Path, file: &mut File) -> Result<(u64, Metadata)> {
+    let size = file.metadata().map_err(Error::io(path))?.len();
+    let wrong = |place: &str, what: String| Error::data(path, place, what);
+    if size < 8 {
+        return Err(wrong("byte 0", format!("not a safetensors file: it has {size} bytes")));
+    }
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(Error::io(path))?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER || length > size - 8 {
+        return Err(wrong(
+            "byte 0",
+            format!("a header of {length} bytes in a file of {size}: damaged or no safetensors file"),
+        ));
+    }
+    let mut json = vec![0; length as usize]; // at most MAX_HEADER
+    file.read_exact(&mut json).map_err(Error::io(path))?;
+    let header: Metadata = serde_json::from_slice(&json)
+        .map_err(|e| wrong(&format!("header, character {}", e.column()), e.to_string()))?;
+    let start = 8 + length;
+    if header.data_len() as u64 != size - start {
+        let end = start.saturating_add(header.data_len() as u64);
+        return Err(wrong(&format!("byte {size}"), format!("the file ends here, but its header says byte {end}")));
+    }
+    Ok((start, header))
+}
+
+fn check_len(layout: &Layout, got: usize) -> Result<()> {
+    if got == layout.len() {
+        return Ok(());
+    }
+    Err(Error::Engine(antlm_nn::Error::Shape {
+        op: "tensor file",
+        expected: format!("a buffer of {} values", layout.len()),
+        got: format!("{got} values"),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use antlm_nn::params::Init;
+
+    fn layout() -> Layout {
+        let mut layout = Layout::default();
+        layout.add("b.weight", &[3, 2], Init::Normal { std: 1.0 }, true);
+        layout.add("a.bias", &[5], Init::Normal { std: 1.0 }, false);
+        layout
+    }
+
+    #[test]
+    fn round_trip_and_equal_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("1"), folder.path().join("2"));
+        let (m, v) = (layout().init(1), layout().init(2));
+        for path in [&one, &two] {
+            write(path, &layout(), &[("m.", &m), ("v.", &v)]).unwrap();
+        }
+        assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
+        assert_eq!(read(&one, &layout(), &["m.", "v."]).unwrap(), [m, v]);
+        // What the Hub's readers look for.
+        let bytes = std::fs::read(&one).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
+        assert_eq!(header.info("v.b.weight").unwrap().shape, [3, 2]);
+    }
+
+    #[test]
+    fn a_buffer_of_another_length_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        assert!(write(&path, &layout(), &[("", &[0.0; 3])]).is_err());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn wrong_files_are_errors_with_the_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let good = {
+            write(&path, &layout(), &[("", &layout().init(1))]).unwrap();
+            std::fs::read(&path).unwrap()
+        };
+        let with_header = |header: &str, data: &[u8]| {
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(header.as_bytes());
+            bytes.extend(data);
+            bytes
+        };
+        let a = r#""a.bias":{"dtype":"F32","shape":[5],"data_offsets":[0,20]}"#;
+        let huge = r#"{"a.bias":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,20]}}"#;
+        let cases: [(Vec<u8>, &str); 10] = [
+            (vec![], "byte 0: not a safetensors file"),
+            (u64::MAX.to_le_bytes().repeat(2), "byte 0: a header of"),
+            (good[..good.len() - 1].to_vec(), "the file ends here"),
+            (good[..40].to_vec(), "byte 0: a header of"),
+            ([good.as_slice(), b"x"].concat(), "the file ends here"),
+            (with_header("{not json", b""), "header, character"),
+            (with_header(huge, &[0; 20]), "header, character"),
+            (with_header(&format!("{{{a}}}"), &[0; 20]), "tensor b.weight: missing"),
+            (
+                with_header(
+                    &format!(r#"{{{a},"b.weight":{{"dtype":"F32","shape":[2,3],"data_offsets":[20,44]}}}}"#),
+                    &[0; 44],
+                ),
+                "tensor b.weight: is F32 [2, 3]",
+            ),
+            (
+                with_header(
+                    &format!(
+                        r#"{{{a},"b.weight":{{"dtype":"F32","shape":[3,2],"data_offsets":[20,44]}},
+                           "z":{{"dtype":"F32","shape":[1],"data_offsets":[44,48]}}}}"#
+                    ),
+                    &[0; 48],
+                ),
+                "tensor \"z\": this model has no such tensor",
+            ),
+        ];
+        for (bytes, expected) in cases {
+            std::fs::write(&path, bytes).unwrap();
+            let error = read(&path, &layout(), &[""]).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("x.safetensors") && !error.contains('\n'), "{error}");
+        }
+    }
+}

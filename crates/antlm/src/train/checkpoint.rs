@@ -1,0 +1,338 @@
+//! Checkpoints of a run: `checkpoints/step-%09d/{model.safetensors, optimizer.safetensors, state.json}`, each one
+//! complete or absent.
+//!
+//! A checkpoint is written into a hidden folder beside its place (`.tmp-step-…`), synced, and renamed. `state.json`
+//! holds the SHA-256 of the other two files, so that damage is noticed wherever it comes from.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use antlm_nn::params::Layout;
+use serde::{Deserialize, Serialize};
+
+use crate::objective::Objective;
+use crate::{Error, Result, files, tensor_file};
+
+/// The version of `state.json` that this build writes and reads.
+pub const VERSION: u32 = 1;
+/// How many checkpoints that are not to be kept stay: the newest two, so that one damaged folder does not cost a run.
+pub const ROLLING: usize = 2;
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+/// A `state.json` larger than this is damaged: 1 MB.
+const MAX_STATE: u64 = 1_000_000;
+
+/// What a run's text, tokenizer and recipe were when the checkpoint was written: SHA-256 in hexadecimal digits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hashes {
+    /// The prepared training data.
+    pub data: String,
+    /// `tokenizer.json`.
+    pub tokenizer: String,
+    /// The recipe as used.
+    pub recipe: String,
+}
+
+/// What one objective has had of the run so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seen {
+    /// Words of the raw text, repeats counted.
+    pub words: u64,
+    /// Tokens that were predicted.
+    pub targets: u64,
+}
+
+/// Everything besides the weights and the moments that the next step depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Text, tokenizer and recipe; resuming with others is refused.
+    pub hashes: Hashes,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// Optimiser steps done.
+    pub step: u64,
+    /// The optimiser's own count t (differs from `step` when a schedule restarts it).
+    pub optimizer_t: u64,
+    /// Index of the schedule's block that the next step belongs to, from 0 on.
+    pub block: u64,
+    /// Position in the endless stream of segments (see [`crate::objective::stream`]): segments visited, repeats counted.
+    pub position: u64,
+    /// Words and targets by objective.
+    pub seen: BTreeMap<Objective, Seen>,
+    /// Length of `log.jsonl` that belongs to these steps; what is longer is cut off on resume.
+    pub log_bytes: u64,
+    /// Number format of the products: `f32`.
+    pub precision: String,
+    /// Where it ran: `cpu`.
+    pub device: String,
+}
+
+/// The keys of `state.json` that concern the checkpoint and not the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    version: u32,
+    kept: bool,
+    sha256: BTreeMap<String, String>,
+}
+
+/// A checkpoint in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Retention leaves it alone.
+    pub kept: bool,
+    /// The run's state.
+    pub state: State,
+    /// Weights, in the layout's order.
+    pub params: Vec<f32>,
+    /// First moments (`exp_avg`).
+    pub m: Vec<f32>,
+    /// Second moments (`exp_avg_sq`).
+    pub v: Vec<f32>,
+}
+
+/// A checkpoint's folder, not yet opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Optimiser steps, from the folder's name.
+    pub step: u64,
+    /// The folder.
+    pub path: PathBuf,
+}
+
+/// Where a run's checkpoints lie.
+pub fn folder(run: &Path) -> PathBuf {
+    run.join("checkpoints")
+}
+
+/// Writes the checkpoint of `state.step` and returns its folder. `m` and `v` are the optimiser's moments. A checkpoint
+/// of the same step is replaced. Afterwards, of those that are not `kept`, only the newest [`ROLLING`] stay.
+///
+/// # Errors
+/// [`Error::Io`] with the path; then the older checkpoints are as they were.
+pub fn save(
+    run: &Path,
+    state: &State,
+    layout: &Layout,
+    params: &[f32],
+    m: &[f32],
+    v: &[f32],
+    kept: bool,
+) -> Result<PathBuf> {
+    let all = folder(run);
+    fs::create_dir_all(&all).map_err(Error::io(&all))?;
+    clean(run)?;
+    let place = all.join(format!("step-{:09}", state.step));
+    let beside = files::hidden(&place, ".tmp-");
+    fs::create_dir(&beside).map_err(Error::io(&beside))?;
+    tensor_file::write(&beside.join(MODEL), layout, &[("", params)])?;
+    tensor_file::write(&beside.join(OPTIMIZER), layout, &[("exp_avg.", m), ("exp_avg_sq.", v)])?;
+    let mut sha256 = BTreeMap::new();
+    for name in [MODEL, OPTIMIZER] {
+        sha256.insert(name.to_owned(), files::sha256_file(&beside.join(name))?);
+    }
+    let json = to_json(&Envelope { version: VERSION, kept, sha256 }, state);
+    files::write_atomic(beside.join(STATE), json.as_bytes())?; // syncs the folder, too
+    if place.exists() {
+        // Not atomic with the next rename, so clean() undoes this one when the next one did not happen.
+        let old = files::hidden(&place, ".old-");
+        fs::rename(&place, &old).map_err(Error::io(&place))?;
+    }
+    fs::rename(&beside, &place).map_err(Error::io(&place))?;
+    files::sync_folder(&all)?;
+    clean(run)?;
+    retain(run, state.step)?;
+    Ok(place)
+}
+
+/// Removes what an interrupted [`save`] left beside the checkpoints.
+fn clean(run: &Path) -> Result<()> {
+    for (name, path) in names(run)? {
+        if name.starts_with(".tmp-step-") {
+            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        } else if let Some(place) = name.strip_prefix(".old-").filter(|n| step_of(n).is_some()) {
+            let place = folder(run).join(place);
+            if place.exists() {
+                fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+            } else {
+                fs::rename(&path, &place).map_err(Error::io(&path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes all but the newest [`ROLLING`] checkpoints up to `step` that are not kept. What cannot be read stays: a
+/// person should look at it.
+fn retain(run: &Path, step: u64) -> Result<()> {
+    let mut rolling: Vec<Entry> = list(run)?;
+    rolling.retain(|entry| entry.step <= step && matches!(read_state(&entry.path), Ok((_, false))));
+    rolling.truncate(rolling.len().saturating_sub(ROLLING));
+    rolling.iter().try_for_each(|entry| files::remove_folder(&entry.path))
+}
+
+/// All checkpoints of a run, oldest first. None when the run has no folder for them; leftovers of interrupted writes
+/// do not count.
+///
+/// # Errors
+/// [`Error::Io`] when the folder cannot be read.
+pub fn list(run: &Path) -> Result<Vec<Entry>> {
+    let mut entries: Vec<Entry> =
+        names(run)?.into_iter().filter_map(|(name, path)| Some(Entry { step: step_of(&name)?, path })).collect();
+    entries.sort_by_key(|entry| entry.step);
+    Ok(entries)
+}
+
+/// The newest checkpoint of a run.
+///
+/// # Errors
+/// [`Error::Io`] when the folder cannot be read.
+pub fn newest(run: &Path) -> Result<Option<Entry>> {
+    Ok(list(run)?.pop())
+}
+
+/// Loads the newest checkpoint that is whole, and says what was wrong with the newer ones. `None` when there is none
+/// at all.
+///
+/// # Errors
+/// When there are checkpoints but none is whole: the newest one's error.
+pub fn newest_good(run: &Path, layout: &Layout) -> Result<Option<(Checkpoint, Vec<Error>)>> {
+    let mut damaged = Vec::new();
+    for entry in list(run)?.iter().rev() {
+        match load(&entry.path, layout) {
+            Ok(checkpoint) => return Ok(Some((checkpoint, damaged))),
+            Err(error) => damaged.push(error),
+        }
+    }
+    if damaged.is_empty() { Ok(None) } else { Err(damaged.swap_remove(0)) }
+}
+
+/// Loads one checkpoint and checks everything about it.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Data`] with the file and the place that is missing or wrong.
+pub fn load(path: &Path, layout: &Layout) -> Result<Checkpoint> {
+    let (state, envelope) = read_json(path)?;
+    let mut params = read_checked(path, MODEL, &envelope, layout, &[""])?;
+    let mut moments = read_checked(path, OPTIMIZER, &envelope, layout, &["exp_avg.", "exp_avg_sq."])?;
+    // One buffer for each prefix that was asked for.
+    let (v, m) = (moments.pop().unwrap_or_default(), moments.pop().unwrap_or_default());
+    let params = params.pop().unwrap_or_default();
+    Ok(Checkpoint { path: path.to_owned(), kept: envelope.kept, state, params, m, v })
+}
+
+/// Loads a checkpoint's state and weights and leaves the optimiser's moments alone; for scoring and export.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_weights(path: &Path, layout: &Layout) -> Result<(State, Vec<f32>)> {
+    let (state, envelope) = read_json(path)?;
+    let mut params = read_checked(path, MODEL, &envelope, layout, &[""])?;
+    Ok((state, params.pop().unwrap_or_default()))
+}
+
+/// Reads a checkpoint's state, and whether it is kept; does not look at the tensors.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Data`] with `state.json` and the key that is wrong.
+pub fn read_state(path: &Path) -> Result<(State, bool)> {
+    let (state, envelope) = read_json(path)?;
+    Ok((state, envelope.kept))
+}
+
+fn read_checked(
+    path: &Path,
+    name: &str,
+    envelope: &Envelope,
+    layout: &Layout,
+    prefixes: &[&str],
+) -> Result<Vec<Vec<f32>>> {
+    let file = path.join(name);
+    // The structure first: "ends at byte 7" says more than "the checksum differs".
+    let sets = tensor_file::read(&file, layout, prefixes)?;
+    let expected = envelope.sha256.get(name).map(String::as_str).unwrap_or("none");
+    let found = files::sha256_file(&file)?;
+    if found != expected {
+        let what = format!("is {found}, but {STATE} says {expected}: the file was damaged or changed");
+        return Err(Error::data(file, "sha256", what));
+    }
+    Ok(sets)
+}
+
+fn to_json(envelope: &Envelope, state: &State) -> String {
+    // Both are plain structs with string keys, which serde_json always turns into objects.
+    let mut json = serde_json::to_value(envelope).expect("an envelope is JSON");
+    let state = serde_json::to_value(state).expect("a state is JSON");
+    if let (Some(all), serde_json::Value::Object(state)) = (json.as_object_mut(), state) {
+        all.extend(state);
+    }
+    format!("{json:#}\n")
+}
+
+fn read_json(path: &Path) -> Result<(State, Envelope)> {
+    let file = path.join(STATE);
+    let size = fs::metadata(&file).map_err(Error::io(&file))?.len();
+    if size > MAX_STATE {
+        return Err(Error::data(file, format!("byte {MAX_STATE}"), format!("too long for a {STATE}: {size} bytes")));
+    }
+    let bytes = fs::read(&file).map_err(Error::io(&file))?;
+    let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::data(&file, format!("line {}, column {}", e.line(), e.column()), e.to_string()))?;
+    // The version first, so that a newer file is not called damaged for its new keys.
+    match json.get("version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version == u64::from(VERSION) => {}
+        found => {
+            let found = found.map_or("none".to_owned(), |v| v.to_string());
+            let what = format!("is {found}, but this antlm reads version {VERSION}");
+            return Err(Error::data(file, "version", what));
+        }
+    }
+    let mut own = serde_json::Map::new();
+    for key in ["version", "kept", "sha256"] {
+        own.extend(json.remove_entry(key));
+    }
+    let wrong = |e: serde_json::Error| Error::data(&file, "keys", e.to_string());
+    let envelope = serde_json::from_value(own.into()).map_err(wrong)?;
+    let state: State = serde_json::from_value(json.into()).map_err(wrong)?;
+    if step_of(&path.file_name().unwrap_or_default().to_string_lossy()).is_some_and(|step| step != state.step) {
+        let what = format!("is {}, but the folder has another number: was it renamed or copied?", state.step);
+        return Err(Error::data(file, "step", what));
+    }
+    Ok((state, envelope))
+}
+
+/// `step-000000120` -> 120; names that [`save`] would not write are not checkpoints.
+fn step_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("step-")?;
+    let step = digits.parse().ok()?;
+    (format!("{step:09}") == digits).then_some(step)
+}
+
+/// The names and paths in the folder of checkpoints, sorted.
+fn names(run: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let all = folder(run);
+    let read = match fs::read_dir(&all) {
+        Ok(read) => read,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Io { path: all, source }),
+    };
+    let mut names = Vec::new();
+    for entry in read {
+        let entry = entry.map_err(Error::io(&all))?;
+        names.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

@@ -1,0 +1,202 @@
+//! Checkpoints come back bit for bit; every kind of damage is an error with path and place; leftovers do not count.
+
+use super::*;
+use antlm_nn::params::Init;
+
+fn layout() -> Layout {
+    let mut layout = Layout::default();
+    layout.add("model.embed.weight", &[7, 4], Init::Normal { std: 0.5 }, true);
+    layout.add("model.norm.weight", &[4], Init::Ones, false);
+    layout
+}
+
+fn state(step: u64) -> State {
+    State {
+        hashes: Hashes { data: "d".into(), tokenizer: "t".into(), recipe: "r".into() },
+        seed: u64::MAX,
+        step,
+        optimizer_t: step,
+        block: 1,
+        position: 1017,
+        seen: BTreeMap::from([
+            (Objective::Clm, Seen { words: 10, targets: 12 }),
+            (Objective::Mlm, Seen { words: 20, targets: 3 }),
+        ]),
+        log_bytes: 99,
+        precision: "f32".into(),
+        device: "cpu".into(),
+    }
+}
+
+fn put(run: &Path, step: u64, kept: bool) -> PathBuf {
+    let [params, m, v] = [step, step + 1, step + 2].map(|seed| layout().init(seed));
+    save(run, &state(step), &layout(), &params, &m, &v, kept).unwrap()
+}
+
+fn steps(run: &Path) -> Vec<u64> {
+    list(run).unwrap().iter().map(|entry| entry.step).collect()
+}
+
+#[test]
+fn round_trip_is_bit_for_bit() {
+    let run = tempfile::tempdir().unwrap();
+    let odd = [f32::MIN_POSITIVE / 8.0, -0.0, 1.0 / 3.0, f32::MAX];
+    let mut params = layout().init(1);
+    params[..4].copy_from_slice(&odd);
+    let (m, v) = (layout().init(2), layout().init(3));
+    let path = save(run.path(), &state(120), &layout(), &params, &m, &v, true).unwrap();
+    assert!(path.ends_with("checkpoints/step-000000120"));
+    let back = load(&path, &layout()).unwrap();
+    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&back.params), bits(&params));
+    assert_eq!((bits(&back.m), bits(&back.v)), (bits(&m), bits(&v)));
+    assert_eq!((&back.state, back.kept), (&state(120), true));
+    assert_eq!(load_weights(&path, &layout()).unwrap(), (state(120), params));
+    assert_eq!(read_state(&path).unwrap(), (state(120), true));
+    // The keys that scripts rely on.
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(path.join(STATE)).unwrap()).unwrap();
+    assert_eq!(json["version"], 1);
+    assert_eq!(json["seen"]["mlm"]["targets"], 3);
+    assert_eq!(json["position"], 1017);
+    // The Hub's names, and nothing else in the folder.
+    let bytes = fs::read(path.join(MODEL)).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header.offset_keys(), ["model.embed.weight", "model.norm.weight"]);
+    assert_eq!(fs::read_dir(&path).unwrap().count(), 3);
+    assert_eq!(fs::read_dir(folder(run.path())).unwrap().count(), 1);
+}
+
+#[test]
+fn the_last_two_and_all_kept_ones_stay() {
+    let run = tempfile::tempdir().unwrap();
+    assert_eq!(newest(run.path()).unwrap(), None);
+    for (step, kept) in [(10, false), (20, true), (30, false), (40, false), (50, true), (60, false)] {
+        put(run.path(), step, kept);
+    }
+    assert_eq!(steps(run.path()), [20, 40, 50, 60]);
+    assert_eq!(newest(run.path()).unwrap().unwrap().step, 60);
+    // The same step again, now to be kept: replaced.
+    put(run.path(), 60, true);
+    put(run.path(), 70, false);
+    put(run.path(), 80, false);
+    assert_eq!(steps(run.path()), [20, 50, 60, 70, 80]);
+    // A run that went back to 70 does not lose it to the checkpoint of a later step.
+    put(run.path(), 75, false);
+    assert_eq!(steps(run.path()), [20, 50, 60, 70, 75, 80]);
+}
+
+#[test]
+fn leftovers_of_interrupted_writes_are_ignored_and_removed() {
+    let run = tempfile::tempdir().unwrap();
+    let good = put(run.path(), 10, false);
+    let all = folder(run.path());
+    let copy = |to: &str| {
+        fs::create_dir(all.join(to)).unwrap();
+        for name in [MODEL, OPTIMIZER, STATE] {
+            fs::copy(good.join(name), all.join(to).join(name)).unwrap();
+        }
+    };
+    copy(".tmp-step-000000020"); // died before the rename
+    copy(".old-step-000000010"); // died after it
+    copy("step-20"); // not a name of ours
+    fs::write(all.join(".tmp-step-000000020").join(MODEL), b"half").unwrap();
+    fs::write(all.join("notes.txt"), b"mine").unwrap();
+    assert_eq!(steps(run.path()), [10]);
+    assert_eq!(newest_good(run.path(), &layout()).unwrap().unwrap().0.state.step, 10);
+    put(run.path(), 20, false);
+    assert_eq!(steps(run.path()), [10, 20]);
+    let left: Vec<String> = names(run.path()).unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(left, ["notes.txt", "step-000000010", "step-000000020", "step-20"]);
+
+    // Died between the two renames of a replacement: the old one comes back.
+    fs::rename(all.join("step-000000020"), all.join(".old-step-000000020")).unwrap();
+    put(run.path(), 30, true);
+    assert_eq!(steps(run.path()), [10, 20, 30]);
+    load(&all.join("step-000000020"), &layout()).unwrap();
+}
+
+#[test]
+fn a_failed_save_leaves_the_older_one() {
+    let run = tempfile::tempdir().unwrap();
+    put(run.path(), 10, false);
+    let short = [0.0; 3];
+    assert!(save(run.path(), &state(20), &layout(), &short, &short, &short, false).is_err());
+    assert_eq!(steps(run.path()), [10]);
+    put(run.path(), 20, false);
+    assert_eq!(steps(run.path()), [10, 20]);
+}
+
+/// Changes a file of a good checkpoint and expects these words in the error.
+fn damaged(name: &str, change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>, expected: &[&str]) {
+    let run = tempfile::tempdir().unwrap();
+    put(run.path(), 10, false);
+    let path = put(run.path(), 20, false);
+    match change(fs::read(path.join(name)).unwrap()) {
+        Some(bytes) => fs::write(path.join(name), bytes).unwrap(),
+        None => fs::remove_file(path.join(name)).unwrap(),
+    }
+    let error = load(&path, &layout()).unwrap_err().to_string();
+    for words in expected.iter().chain([&"step-000000020", &name]) {
+        assert!(error.contains(words), "{error:?} lacks {words:?}");
+    }
+    assert!(!error.contains('\n'), "{error}");
+    // Resuming falls back to the one before and names the damaged one.
+    let (good, bad) = newest_good(run.path(), &layout()).unwrap().unwrap();
+    assert_eq!(good.state.step, 10);
+    assert_eq!(bad.iter().map(Error::to_string).collect::<Vec<_>>(), [error]);
+}
+
+fn flip(at: usize) -> impl FnOnce(Vec<u8>) -> Option<Vec<u8>> {
+    move |mut bytes| {
+        let at = at.min(bytes.len() - 1);
+        bytes[at] ^= 1;
+        Some(bytes)
+    }
+}
+
+fn edit(from: &'static str, to: &'static str) -> impl FnOnce(Vec<u8>) -> Option<Vec<u8>> {
+    move |bytes| {
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains(from), "{text}");
+        Some(text.replacen(from, to, 1).into_bytes())
+    }
+}
+
+#[test]
+fn damage_is_named_and_passed_over() {
+    for name in [MODEL, OPTIMIZER] {
+        damaged(name, flip(usize::MAX), &["sha256", "damaged"]);
+        damaged(name, flip(12), &[]);
+        damaged(name, |b| Some(b[..b.len() - 4].to_vec()), &["the file ends here"]);
+        damaged(name, |_| Some(Vec::new()), &["byte 0"]);
+        damaged(name, |_| None, &[]);
+    }
+    damaged(STATE, |_| None, &[]);
+    damaged(STATE, |_| Some(Vec::new()), &["line 1"]);
+    damaged(STATE, |_| Some(vec![b'['; 100_000]), &["line 1"]);
+    damaged(STATE, |_| Some(vec![b' '; 2_000_000]), &["byte 1000000"]);
+    damaged(STATE, |_| Some(b"[1]".to_vec()), &["line 1"]);
+    damaged(STATE, |b| Some(b[..b.len() / 2].to_vec()), &["line"]);
+    damaged(STATE, edit("\"version\": 1", "\"version\": 2"), &["version", "is 2"]);
+    damaged(STATE, edit("\"seed\"", "\"sed\""), &["sed"]);
+    damaged(STATE, edit("\"step\": 20", "\"step\": -1"), &["-1"]);
+    damaged(STATE, edit("\"step\": 20", "\"step\": 21"), &["step", "is 21"]);
+    damaged(STATE, edit("\"kept\": false", "\"kept\": \"no\""), &["boolean"]);
+}
+
+#[test]
+fn another_models_checkpoint_is_refused() {
+    let run = tempfile::tempdir().unwrap();
+    let path = put(run.path(), 10, false);
+    let check = |name: &str, shape: &[usize], expected: &str| {
+        let mut other = Layout::default();
+        other.add(name, &[7, 4], Init::Zeros, true);
+        other.add("model.norm.weight", shape, Init::Zeros, true);
+        let error = load(&path, &other).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains(MODEL), "{error}");
+        // And with none whole there is no falling back.
+        assert!(newest_good(run.path(), &other).is_err());
+    };
+    check("model.embed.weight", &[5], "tensor model.norm.weight: is F32 [4], but this model needs F32 [5]");
+    check("other.weight", &[4], "tensor other.weight: missing");
+}

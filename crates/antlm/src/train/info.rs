@@ -1,0 +1,170 @@
+//! What a run's folder says about the run: read from its log and its checkpoints' names, nothing else.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::events::{self, Event, Moment};
+use super::{checkpoint, run_folder};
+use crate::Result;
+use crate::objective::{Backend, Objective};
+
+/// The state of a run, finished or not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Info {
+    /// The recipe's name.
+    pub recipe: String,
+    /// The schedule.
+    pub schedule: String,
+    /// Seed of all random numbers.
+    pub seed: u64,
+    /// The model's parameters.
+    pub parameters: u64,
+    /// Optimiser steps in the log.
+    pub step: u64,
+    /// Planned optimiser steps.
+    pub steps: u64,
+    /// Words seen, repeats counted.
+    pub words_seen: u64,
+    /// Planned words.
+    pub words: u64,
+    /// The schedule is done.
+    pub finished: bool,
+    /// Each objective's last training loss, in nats per target.
+    pub training_loss: BTreeMap<Objective, f64>,
+    /// All dev losses, oldest first.
+    pub dev: Vec<DevLoss>,
+    /// Checkpoints on disk, oldest first.
+    pub checkpoints: Vec<Saved>,
+}
+
+/// A dev loss of a run.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DevLoss {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// The block, from 0 on.
+    pub block: u64,
+    /// Why it was measured then.
+    pub at: Moment,
+    /// How the model was read.
+    pub backend: Backend,
+    /// Nats per target.
+    pub loss: f64,
+    /// The loss is above that of a model which knows token frequencies only.
+    pub worse_than_unigram: bool,
+}
+
+/// A checkpoint on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Saved {
+    /// Optimiser steps done.
+    pub step: u64,
+    /// Retention leaves it alone; nothing when its `state.json` cannot be read.
+    pub kept: Option<bool>,
+    /// Its folder, inside the run's.
+    pub folder: String,
+}
+
+/// Reads what is known of a run. Does not need its lock: a run that goes on can be looked at.
+///
+/// # Errors
+/// [`crate::Error::Usage`] when the folder is no run's, [`crate::Error::Data`] with the line of a log that is damaged.
+pub fn read(run: &Path) -> Result<Info> {
+    run_folder::check_run(run)?;
+    let log = run.join(run_folder::LOG);
+    let mut info = Info::default();
+    if log.exists() {
+        for event in events::read_log(&log, events::open(&log)?) {
+            info.add(event?);
+        }
+    }
+    for entry in checkpoint::list(run)? {
+        info.checkpoints.push(Saved {
+            step: entry.step,
+            kept: checkpoint::read_state(&entry.path).ok().map(|(_, kept)| kept),
+            folder: entry.path.strip_prefix(run).unwrap_or(&entry.path).display().to_string(),
+        });
+    }
+    Ok(info)
+}
+
+impl Info {
+    fn add(&mut self, event: Event) {
+        self.step = self.step.max(event.step());
+        match event {
+            Event::Start { recipe, schedule, seed, parameters, steps, words, .. } => {
+                (self.recipe, self.schedule, self.seed, self.parameters) = (recipe, schedule, seed, parameters);
+                (self.steps, self.words) = (steps, words);
+            }
+            Event::Step { objective, loss, words_seen, .. } => {
+                self.training_loss.insert(objective, loss);
+                self.words_seen = words_seen;
+            }
+            Event::Dev { step, block, at, backend, loss, unigram, .. } => {
+                let worse_than_unigram = loss > unigram;
+                self.dev.push(DevLoss { step, block, at, backend, loss, worse_than_unigram });
+            }
+            Event::End { .. } => self.finished = true,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::events::{Listener, LogWriter};
+    use super::*;
+
+    #[test]
+    fn reads_what_the_log_says() {
+        let run = tempfile::tempdir().unwrap();
+        assert!(read(run.path()).unwrap_err().to_string().contains("recipe.toml"));
+        std::fs::write(run.path().join(run_folder::RECIPE), "").unwrap();
+        assert_eq!(read(run.path()).unwrap(), Info::default());
+
+        let mut log = LogWriter::open(&run.path().join(run_folder::LOG), 0).unwrap();
+        let start = Event::Start {
+            version: events::VERSION,
+            recipe: "r".into(),
+            schedule: "1 clm".into(),
+            seed: 7,
+            parameters: 99,
+            blocks: 1,
+            steps: 20,
+            words: 4000,
+        };
+        log.event(&start).unwrap();
+        for step in 1..=3 {
+            let loss = 5.0 / step as f64;
+            let (objective, words_seen) = (Objective::Clm, step * 200);
+            log.event(&Event::Step {
+                step,
+                block: 0,
+                epoch: 0,
+                objective,
+                loss,
+                lr: 0.1,
+                grad_norm: 1.0,
+                rows: 9,
+                targets: 8,
+                words_seen,
+            })
+            .unwrap();
+        }
+        let (at, backend) = (Moment::Block, Backend::Mlm);
+        log.event(&Event::Dev { step: 3, block: 0, at, backend, loss: 7.0, targets: 5, unigram: 6.5 }).unwrap();
+        log.sync().unwrap();
+        let layout = antlm_nn::params::Layout::default();
+        let state = checkpoint::State { step: 3, ..Default::default() };
+        checkpoint::save(run.path(), &state, &layout, &[], &[], &[], true).unwrap();
+
+        let info = read(run.path()).unwrap();
+        assert_eq!((info.step, info.steps, info.words_seen, info.finished), (3, 20, 600, false));
+        assert_eq!(info.training_loss[&Objective::Clm], 5.0 / 3.0);
+        assert!(info.dev[0].worse_than_unigram);
+        let saved = Saved { step: 3, kept: Some(true), folder: "checkpoints/step-000000003".into() };
+        assert_eq!(info.checkpoints, [saved]);
+    }
+}
