@@ -41,12 +41,13 @@ impl Llama {
     pub(super) fn new(config: &Config) -> Result<Llama> {
         let (d, wide, vocab) = (config.hidden, config.intermediate, config.vocab_size);
         let normal = Init::Normal { std: 0.02 };
+        // Matrices decay (if the recipe asks for decay at all), norms do not.
         let mut layout = Layout::default();
         let embed = layout.add("model.embed_tokens.weight", &[vocab, d], normal, true);
         let mut layers = Vec::with_capacity(config.layers);
         for l in 0..config.layers {
             let mut add = |name: &str, shape: &[usize], init| {
-                layout.add(format!("model.layers.{l}.{name}.weight"), shape, init, true)
+                layout.add(format!("model.layers.{l}.{name}.weight"), shape, init, shape.len() > 1)
             };
             let input_norm = add("input_layernorm", &[d], Init::Ones);
             let [q, k, v] = ["q", "k", "v"].map(|part| add(&format!("self_attn.{part}_proj"), &[d, d], normal));
@@ -58,7 +59,7 @@ impl Llama {
             let qkv = Layout::span(Layout::span(q, k)?, v)?;
             layers.push(Layer { input_norm, qkv, out, post_norm, gate_up: Layout::span(gate, up)?, down });
         }
-        let norm = layout.add("model.norm.weight", &[d], Init::Ones, true);
+        let norm = layout.add("model.norm.weight", &[d], Init::Ones, false);
         let head = (!config.tied).then(|| layout.add("lm_head.weight", &[vocab, d], normal, true));
         Ok(Llama { config: config.clone(), layout, embed, layers, norm, head })
     }
