@@ -3,8 +3,11 @@
 //! language models, tokens or files.
 
 pub mod error;
+pub mod kernels;
 pub mod optim;
 pub mod params;
+pub mod relative;
 pub mod rng;
+pub mod tape;
 
 pub use error::{Error, Result};

@@ -61,7 +61,8 @@ fn a_small_text_is_warned_about() {
     assert!(!notes("ltg-bert-base").contains("shortest"));
     assert_eq!(notes("antlm-ltg-bert-tiny"), "", "tiny is made for texts of this size");
     let words = Facts { segments: 2, words: 4_000_000, tokens: 200 };
-    let recipe = Recipe { schedule: "9Mw clm".to_owned().try_into().unwrap(), ..builtin("babyllama-tiny").unwrap() };
+    let set = ["schedule=9Mw clm", "batch.segments=24"].map(String::from);
+    let recipe = Recipe::load("babyllama-tiny", &set).unwrap();
     let plan = Plan::new(&recipe, Some(words)).unwrap();
     assert_eq!((plan.steps, plan.epochs), (1, 12.0));
     assert!(plan.notes.join("\n").contains("1 M words"));

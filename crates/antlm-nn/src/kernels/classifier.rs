@@ -1,0 +1,133 @@
+//! The output layer with its loss: product with the vocabulary matrix, softmax, cross-entropy and all gradients in
+//! tiles of rows, so that the `[n, V]` logits never exist at once.
+
+use rayon::prelude::*;
+
+use super::math::{exp, ln, max, sum};
+use super::matmul::{Into, Mat, MatMut, Threads, matmul};
+use super::{add_column_sums, dispatch};
+
+/// Rows of a tile.
+pub const TILE: usize = 256;
+/// Rows that one softmax task handles.
+const ROWS: usize = 4;
+
+/// What the loss adds gradients to.
+#[derive(Debug)]
+pub struct Grads<'a> {
+    /// Gradient of `x`, `[m, d]`: written.
+    pub x: &'a mut [f32],
+    /// Gradient of the vocabulary matrix, `[V, d]`: added to.
+    pub table: &'a mut [f32],
+    /// Gradient of the bias, `[V]`: added to.
+    pub bias: Option<&'a mut [f32]>,
+    /// Factor of every row's gradient: 1 / targets of the whole step.
+    pub weight: f32,
+}
+
+/// The operands of the output layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Classifier<'a> {
+    /// Width of the rows.
+    pub d: usize,
+    /// `[V, d]`.
+    pub table: &'a [f32],
+    /// `[V]`.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// -log p(target) of every row of `x: [m, d]` into `nll: [m]`, and the gradients if wanted.
+/// `scratch` is grown to one tile of logits. Targets must be below V (checked by the caller).
+pub fn classifier_loss(
+    layer: Classifier<'_>,
+    x: &[f32],
+    targets: &[u32],
+    nll: &mut [f32],
+    mut grads: Option<Grads<'_>>,
+    scratch: &mut Vec<f32>,
+) {
+    let d = layer.d;
+    let vocab = layer.table.len() / d;
+    let tile = TILE.min(targets.len()) * vocab;
+    if scratch.len() < tile {
+        scratch.resize(tile, 0.0);
+    }
+    for start in (0..targets.len()).step_by(TILE) {
+        let rows = TILE.min(targets.len() - start);
+        let x = &x[start * d..(start + rows) * d];
+        let z = &mut scratch[..rows * vocab];
+        matmul(
+            MatMut::new(z, rows, vocab),
+            Into::Write,
+            1.0,
+            Mat::new(x, rows, d),
+            Mat::new(layer.table, vocab, d).t(),
+            Threads::All,
+        );
+        let weight = grads.as_ref().map(|g| g.weight);
+        z.par_chunks_mut(ROWS * vocab)
+            .zip(nll[start..start + rows].par_chunks_mut(ROWS))
+            .zip(targets[start..start + rows].par_chunks(ROWS))
+            .for_each(|((z, nll), targets)| {
+                dispatch(
+                    #[inline(always)]
+                    || {
+                        for ((z, nll), &target) in z.chunks_exact_mut(vocab).zip(nll).zip(targets) {
+                            *nll = cross_entropy_row(z, layer.bias, target as usize, weight);
+                        }
+                    },
+                );
+            });
+        if let Some(grads) = &mut grads {
+            let z = &scratch[..rows * vocab];
+            let gx = &mut grads.x[start * d..(start + rows) * d];
+            matmul(
+                MatMut::new(gx, rows, d),
+                Into::Write,
+                1.0,
+                Mat::new(z, rows, vocab),
+                Mat::new(layer.table, vocab, d),
+                Threads::All,
+            );
+            matmul(
+                MatMut::new(grads.table, vocab, d),
+                Into::Add,
+                1.0,
+                Mat::new(z, rows, vocab).t(),
+                Mat::new(x, rows, d),
+                Threads::All,
+            );
+            if let Some(bias) = &mut grads.bias {
+                add_column_sums(z, bias);
+            }
+        }
+    }
+}
+
+/// -log softmax(z + bias)[target]; with `weight`, `z` becomes the gradient weight · (softmax - onehot).
+#[inline(always)]
+fn cross_entropy_row(z: &mut [f32], bias: Option<&[f32]>, target: usize, weight: Option<f32>) -> f32 {
+    if let Some(bias) = bias {
+        for (z, b) in z.iter_mut().zip(bias) {
+            *z += b;
+        }
+    }
+    let (top, wanted) = (max(z), z[target]);
+    for z in z.iter_mut() {
+        *z = exp(*z - top);
+    }
+    let total = sum(z);
+    if let Some(weight) = weight {
+        let factor = weight / total;
+        for z in z.iter_mut() {
+            *z *= factor;
+        }
+        z[target] -= weight;
+    }
+    // NaN or infinity in the logits: `ln` is for ordinary numbers only, so say NaN plainly.
+    if total.is_finite() && total > 0.0 {
+        (ln(f64::from(total)) + f64::from(top) - f64::from(wanted)) as f32
+    } else {
+        f32::NAN
+    }
+}
