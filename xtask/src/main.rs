@@ -5,7 +5,7 @@ mod readme;
 mod sizes;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
@@ -18,7 +18,17 @@ usage: cargo xtask COMMAND
   licences   every dependency has a licence that we accept; advisories, where cargo-deny and its database are there
   readme     README.md's commands are those that .ci/run runs";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let root = root()?;
     let command = std::env::args().nth(1).unwrap_or_default();
     match command.as_str() {

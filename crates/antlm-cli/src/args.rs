@@ -83,8 +83,8 @@ pub struct Prepare {
     /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
     #[arg(value_name = "RECIPE")]
     pub recipe: String,
-    /// Files and folders of text (.txt, .train, .jsonl)
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    /// Files and folders of text (.txt, .train, .jsonl), in place of those the recipe may name
+    #[arg(long, value_name = "PATH", num_args = 1..)]
     pub text: Vec<PathBuf>,
     /// Where the token files go
     #[arg(long, value_name = "DIR")]
@@ -120,8 +120,8 @@ pub struct Train {
     /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
     #[arg(value_name = "RECIPE", required_unless_present = "resume", conflicts_with = "resume")]
     pub recipe: Option<String>,
-    /// Files and folders of text (.txt, .train, .jsonl)
-    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "resume", conflicts_with = "resume")]
+    /// Files and folders of text (.txt, .train, .jsonl), in place of those the recipe may name
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "resume")]
     pub text: Vec<PathBuf>,
     /// The run's folder; it must be new or empty
     #[arg(long, value_name = "RUN", required_unless_present = "resume", conflicts_with = "resume")]

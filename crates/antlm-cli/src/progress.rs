@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use antlm::objective::Objective;
+use antlm::text::{self, prepare::Phase};
 use antlm::train::events::{Event, Listener};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -26,19 +27,18 @@ pub struct Progress {
 struct Totals {
     steps: u64,
     words: u64,
-    /// Steps and words done before this process began.
+    /// Steps done before this process began.
     first_step: u64,
 }
 
 impl Progress {
     pub fn new() -> Progress {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{bar:20} {msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-            bar
-        });
-        Progress { bar, run: Totals::default(), speed: Speed::new(Instant::now()), last_line: None }
+        Progress {
+            bar: std::io::stderr().is_terminal().then(terminal_bar),
+            run: Totals::default(),
+            speed: Speed::new(Instant::now()),
+            last_line: None,
+        }
     }
 
     /// A line that stays.
@@ -140,6 +140,46 @@ impl Drop for Progress {
     }
 }
 
+/// The progress of preparing text.
+pub struct Preparing {
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    phase: Option<Phase>,
+}
+
+impl Preparing {
+    pub fn new(quiet: bool) -> Preparing {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(terminal_bar);
+        Preparing { quiet, bar, phase: None }
+    }
+
+    pub fn show(&mut self, progress: text::prepare::Progress) {
+        let name = match progress.phase {
+            Phase::Hash => "reading the text",
+            Phase::Scan => "choosing dev documents",
+            Phase::Count => "counting words",
+            Phase::Merge => "training the tokenizer",
+            Phase::Encode => "encoding the text",
+        };
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            bar.set_message(name);
+        } else if !self.quiet && self.phase != Some(progress.phase) {
+            eprintln_quietly(name);
+        }
+        self.phase = Some(progress.phase);
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 /// Tokens per second over the recent steps, and an estimate of the time left from the whole process.
 struct Speed {
     start: Instant,
@@ -170,6 +210,14 @@ impl Speed {
     fn left(&self, done: u64, to_do: u64, now: Instant) -> Duration {
         (now - self.start).mul_f64(to_do as f64 / done.max(1) as f64)
     }
+}
+
+/// A bar on stderr with a message behind it.
+fn terminal_bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:20} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
 }
 
 /// `3 h 05 min`, `4 min 10 s`, `12 s`.

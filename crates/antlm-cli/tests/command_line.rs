@@ -54,6 +54,7 @@ fn wrong_usage_is_2() {
         &["fly"],
         &["train"],
         &["train", "antlm-ltg-bert-tiny"],
+        &["train", "antlm-ltg-bert-tiny", "--text", "a"],
         &["train", "antlm-ltg-bert-tiny", "--text", "a", "--out", "b", "--resume", "c"],
         &["train", "--resume", "c", "--seed", "1"],
         &["score", "run", "--backend", "psychic"],
@@ -153,4 +154,89 @@ fn sentences_that_are_not_utf8_are_named_by_line_and_byte() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("<stdin>: line 1, byte 2"), "{}", stderr(&output));
+}
+
+#[test]
+fn recipes_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = stdout(&antlm(folder.path(), &["recipes"]));
+    for name in ["antlm-ltg-bert-tiny", "ltg-bert-small", "babyllama-58m", "antlm-mntp-babyllama-tiny"] {
+        assert!(text.lines().any(|line| line.split_whitespace().next() == Some(name)), "{name}: {text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&stdout(&antlm(folder.path(), &["recipes", "--json"]))).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), text.lines().count() - 1);
+    assert!(json[0]["parameters"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn plans_are_printed_and_wrong_recipes_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = antlm(folder.path(), &["plan", "antlm-babyllama-58m"]);
+    assert!(stdout(&plan).contains("4 clm") && stdout(&plan).contains("CROSSED"), "{}", stdout(&plan));
+    let json = antlm(folder.path(), &["plan", "antlm-babyllama-58m", "--json", "--set", "schedule=2 clm"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["blocks"].as_array().unwrap().len(), 1);
+
+    refused(folder.path(), &["plan", "antlm-ltg-bert-huge"], &["antlm-ltg-bert-huge"]);
+    refused(
+        folder.path(),
+        &["plan", "babyllama-tiny", "--set", "schedule=1 clm + 2 nonsense"],
+        &["nonsense", "character"],
+    );
+    refused(folder.path(), &["plan", "babyllama-tiny", "--set", "schedule="], &["schedule"]);
+    refused(folder.path(), &["plan", "babyllama-tiny", "--set", "speed=9"], &["speed"]);
+    refused(folder.path(), &["plan", "babyllama-tiny", "--set", "model.layers=many"], &["layers"]);
+    refused(folder.path(), &["plan", "babyllama-tiny", "--text", "none.txt"], &["none.txt"]);
+    std::fs::write(folder.path().join("mine.toml"), "version = 1\nbase = \"babyllama-tiny\"\nlayers = 3\n").unwrap();
+    refused(folder.path(), &["plan", "mine.toml"], &["mine.toml", "layers"]);
+}
+
+#[test]
+fn text_is_prepared_once_and_a_plan_counts_it() {
+    let folder = tempfile::tempdir().unwrap();
+    antlm(folder.path(), &["sample-text", "--words", "5000", "--out", "text.txt"]);
+    let prepare =
+        ["prepare", "babyllama-tiny", "--text", "text.txt", "--out", "ready", "--set", "model.vocab_size=400"];
+    let first = antlm(folder.path(), &prepare);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    assert!(stdout(&first).contains("train") && !stdout(&first).contains("used again"), "{}", stdout(&first));
+    let again = antlm(folder.path(), &prepare);
+    assert!(stdout(&again).contains("used again") && folder.path().join("ready/tokenizer.json").is_file());
+    let quiet = antlm(folder.path(), &[&prepare[..], &["--quiet"]].concat());
+    assert_eq!((stdout(&quiet), stderr(&quiet)), (String::new(), String::new()));
+    let json = antlm(folder.path(), &[&prepare[..], &["--json"]].concat());
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["reused"], true);
+
+    let plan = antlm(folder.path(), &["plan", "babyllama-tiny", "--text", "text.txt", "--json"]);
+    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
+    let words = plan["dataset"]["words"].as_u64().unwrap();
+    assert!(plan["assumed"] == false && (4000..5100).contains(&words), "{words}");
+}
+
+#[test]
+fn wrong_text_is_named_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases: [(&str, &[u8], &[&str]); 4] = [
+        ("empty.txt", b"", &["empty.txt"]),
+        ("latin1.txt", b"fine\n\ncaf\xe9 au lait\n", &["latin1.txt", "byte"]),
+        ("picture.png", b"\x89PNG\r\n\x1a\n", &["picture.png"]),
+        ("lines.jsonl", b"{\"text\": \"a\"}\n{\"txet\": \"b\"}\n", &["lines.jsonl", "line 2"]),
+    ];
+    for (name, content, words) in cases {
+        std::fs::write(folder.path().join(name), content).unwrap();
+        refused(folder.path(), &["prepare", "ltg-bert-tiny", "--text", name, "--out", "ready", "--quiet"], words);
+    }
+    for command in ["prepare", "train"] {
+        refused(folder.path(), &[command, "ltg-bert-tiny", "--out", "ready"], &["--text"]);
+        refused(
+            folder.path(),
+            &[command, "no-such-recipe", "--text", "empty.txt", "--out", "ready"],
+            &["no-such-recipe"],
+        );
+    }
+    std::fs::create_dir(folder.path().join("mine")).unwrap();
+    std::fs::write(folder.path().join("mine/thesis.tex"), "x").unwrap();
+    std::fs::write(folder.path().join("good.txt"), "A dog sleeps.\n").unwrap();
+    refused(folder.path(), &["prepare", "ltg-bert-tiny", "--text", "good.txt", "--out", "mine", "--quiet"], &["mine"]);
 }

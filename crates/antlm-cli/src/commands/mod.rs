@@ -25,3 +25,11 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::SampleText(args) => sample_text::run(&args, &mut out),
     }
 }
+
+/// Limits rayon's threads to this number; all processors without one. Called once, before anything runs.
+fn use_threads(threads: Option<u32>) -> anyhow::Result<()> {
+    if let Some(threads) = threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global()?;
+    }
+    Ok(())
+}

@@ -6,16 +6,12 @@ use antlm::{Error, Result};
 
 use crate::args::Score;
 
-pub fn run(args: &Score, input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn run(args: &Score, input: impl BufRead, _out: &mut impl Write) -> anyhow::Result<()> {
     antlm::train::run_folder::check_run(&args.run)?;
     let _backend: Option<antlm::objective::Backend> = args.backend.map(Into::into);
-    for sentence in sentences(input) {
-        let _sentence = sentence?;
-        // CALL SITE: antlm::eval::score goes here, and its result to `out`.
-        anyhow::bail!("score: not built yet");
-    }
-    out.flush()?;
-    Ok(())
+    let _sentences = sentences(input).collect::<Result<Vec<String>>>()?;
+    // CALL SITE: antlm::eval::score of each sentence goes here, and its result to `_out`.
+    anyhow::bail!("score: not built yet")
 }
 
 /// The lines of the input without their ends; empty lines are skipped.

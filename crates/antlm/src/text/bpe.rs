@@ -8,13 +8,23 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::pieces::{BYTE_CHARS, byte_chars};
+use super::pieces::BYTE_CHARS;
 use super::special::{FIRST_ORDINARY, Family};
+use crate::{Error, Result};
 
 /// The least number of tokens: the special ones and the 256 bytes.
 pub(crate) const MIN_VOCAB: usize = FIRST_ORDINARY as usize + 256;
 /// The greatest: ids are stored in 16 bits.
 pub(crate) const MAX_VOCAB: usize = 1 << 16;
+
+/// Refuses a number of tokens that no tokenizer can have.
+pub(crate) fn check_vocab_size(size: usize) -> Result<()> {
+    if !(MIN_VOCAB..=MAX_VOCAB).contains(&size) {
+        let what = format!("a vocabulary has {MIN_VOCAB} to {MAX_VOCAB} tokens, not {size}");
+        return Err(Error::Usage(what));
+    }
+    Ok(())
+}
 
 /// A pair of neighbours.
 pub(crate) type Pair = (u32, u32);
@@ -154,16 +164,16 @@ fn merge(ids: &mut Vec<u32>, pair: Pair, id: u32) {
     ids.truncate(to);
 }
 
-/// A token in byte characters, for the learnt merges' two sides.
-pub(crate) fn text_of(piece: &str) -> String {
-    let mut out = String::new();
-    byte_chars(piece, &mut out);
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pieces::byte_chars;
     use super::*;
+
+    fn text_of(piece: &str) -> String {
+        let mut out = String::new();
+        byte_chars(piece, &mut out);
+        out
+    }
 
     fn counts(words: &[(&str, u64)]) -> HashMap<Box<str>, u64> {
         words.iter().map(|(w, n)| (Box::from(*w), *n)).collect()
@@ -183,7 +193,7 @@ mod tests {
         assert_eq!(merges(&words, 1000, 3), ["l+o", "lo+w", "x+y"]);
         assert_eq!(merges(&words, MIN_VOCAB + 1, 0), ["l+o"]);
         assert_eq!(merges(&words, MIN_VOCAB, 0), [""; 0]);
-        assert_eq!(merges(&[("aaaaa", 1)], 1000, 1), ["a+a", "aa+aa", "aaaa+a"]);
+        assert_eq!(merges(&[("aaaaa", 1)], 1000, 1), ["a+a", "aa+a", "aa+aaa"]);
         assert_eq!(merges(&[], 1000, 0), [""; 0]);
     }
 

@@ -11,6 +11,14 @@ use crate::{Error, Result};
 /// Far above what attention can pay for.
 const MAX_SEQ_LEN: usize = 1 << 20;
 
+/// Refuses a number of tokens that no row can have.
+pub(crate) fn check_seq_len(seq_len: usize) -> Result<()> {
+    if !(3..=MAX_SEQ_LEN).contains(&seq_len) {
+        return Err(Error::Usage(format!("a sequence length of {seq_len}; must be 3 to {MAX_SEQ_LEN}")));
+    }
+    Ok(())
+}
+
 /// A piece of one document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -58,9 +66,7 @@ impl Dataset {
     /// # Errors
     /// As `open`.
     pub fn open_file(path: PathBuf, seq_len: usize) -> Result<Dataset> {
-        if !(3..=MAX_SEQ_LEN).contains(&seq_len) {
-            return Err(Error::Usage(format!("a sequence length of {seq_len}; must be 3 to {MAX_SEQ_LEN}")));
-        }
+        check_seq_len(seq_len)?;
         let cut = seq_len as u64 - 2;
         let shard = Shard::open(&path)?;
         let mut first_segment = Vec::with_capacity(shard.documents().len() + 1);

@@ -125,7 +125,9 @@ pub(crate) fn encode_documents(
     caches: &Caches,
     documents: &[String],
 ) -> Result<(Vec<u16>, Vec<u64>)> {
-    let encoded: Vec<(Vec<u16>, Vec<(usize, u64)>)> = tasks(documents)
+    // Of each task the ids, and how many of them belong to which document.
+    type Encoded = (Vec<u16>, Vec<(usize, u64)>);
+    let encoded: Vec<Encoded> = tasks(documents)
         .par_iter()
         .map(|task| {
             caches.with(|cache| {

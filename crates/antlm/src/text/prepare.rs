@@ -13,8 +13,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::bpe::check_vocab_size;
 use super::corpus::{self, Format, Purpose, Source, TextFile};
-use super::dataset::Dataset;
+use super::dataset::{Dataset, check_seq_len};
 use super::encode::{Caches, count_pieces, encode_documents};
 use super::pieces::with_prefix;
 use super::shards::{Key, Writer};
@@ -180,6 +181,10 @@ pub fn prepare(
 ) -> Result<Prepared> {
     let out = out.as_ref();
     check_place(out)?;
+    check_seq_len(options.seq_len)?;
+    if let TokenizerChoice::Train { vocab_size, .. } = options.tokenizer {
+        check_vocab_size(vocab_size)?;
+    }
     let train_files = corpus::files(&options.sources, Purpose::Train)?;
     let dev_files = if options.dev.is_empty() { Vec::new() } else { corpus::files(&options.dev, Purpose::Dev)? };
     if let Some(file) = dev_files.iter().find(|d| train_files.iter().any(|t| t.path == d.path)) {
@@ -223,7 +228,9 @@ pub fn prepare(
     write_synced(&new.join(TOKENIZER_FILE), json.as_bytes())?;
     let (train, dev) = work.encode(&new, &tokenizer, &train_files, &dev_files, split, key)?;
     if train.tokens == 0 {
-        return Err(Error::Usage("no text is left to train on".into()));
+        return Err(Error::Usage(
+            "no text is left to train on: the dev set took it all, give it text of its own".into(),
+        ));
     }
     let summary = Summary {
         version: VERSION,
@@ -573,3 +580,6 @@ impl<R: BufRead> BufRead for Counted<'_, R> {
         self.reader.consume(n);
     }
 }
+
+#[cfg(test)]
+mod tests;

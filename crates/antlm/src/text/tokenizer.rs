@@ -4,7 +4,7 @@
 //! gets a space in front unless it starts with one, and every byte has a token, so nothing is unknown and decoding
 //! gives back the text up to these two rules. Encoding never yields a special token, whatever the text looks like.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -69,9 +69,7 @@ impl Tokenizer {
         family: Family,
         go_on: impl FnMut(usize) -> bool,
     ) -> Result<Option<Tokenizer>> {
-        if !(MIN_VOCAB..=MAX_VOCAB).contains(&vocab_size) {
-            return Err(Error::Usage(format!("a vocabulary has {MIN_VOCAB} to {MAX_VOCAB} tokens, not {vocab_size}")));
-        }
+        bpe::check_vocab_size(vocab_size)?;
         let Some(learnt) = bpe::learn(counts, family, vocab_size, min_frequency, go_on) else { return Ok(None) };
         let name = |id: u32| learnt.tokens[id as usize].clone();
         let merges = learnt.merges.iter().map(|&(a, b)| (name(a), name(b))).collect();
@@ -115,6 +113,11 @@ impl Tokenizer {
     ///
     /// The crate's own reader is not used: it can panic on hostile input. What it would need to know is checked here.
     pub fn from_json(json: &str, family: Option<Family>) -> std::result::Result<Tokenizer, (String, String)> {
+        // What is wrong may quote the file at any length.
+        Self::read_json(json, family).map_err(|(place, what)| (place, what.chars().take(300).collect()))
+    }
+
+    fn read_json(json: &str, family: Option<Family>) -> std::result::Result<Tokenizer, (String, String)> {
         let wrong = |place: &str, what: String| Err((place.to_owned(), what));
         let file: File = serde_json::from_str(json).map_err(|e| {
             let what = e.to_string();
@@ -137,10 +140,10 @@ impl Tokenizer {
             Some(p) if p.kind == "ByteLevel" && p.add_prefix_space && p.use_regex.unwrap_or(true) => {}
             _ => return wrong("pre_tokenizer", "must be ByteLevel with add_prefix_space and GPT-2's pattern".into()),
         }
-        if !file.normalizer.as_ref().is_none_or(|n| *n == newline_rule()) {
+        if file.normalizer.as_ref().is_some_and(|n| *n != newline_rule()) {
             return wrong("normalizer", "must be null, or replace newlines by spaces".into());
         }
-        if !file.decoder.as_ref().is_none_or(|d| d.kind == "ByteLevel") {
+        if file.decoder.as_ref().is_some_and(|d| d.kind != "ByteLevel") {
             return wrong("decoder", "must be ByteLevel".into());
         }
 
@@ -183,7 +186,7 @@ impl Tokenizer {
             return wrong("model.vocab", format!("no token for byte 0x{byte:02X}"));
         }
         let mut merges = Vec::with_capacity(model.merges.len());
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         for (i, merge) in model.merges.iter().enumerate() {
             let (a, b) = match merge {
                 Merge::Pair(a, b) => (a.as_str(), b.as_str()),
@@ -337,7 +340,7 @@ struct ModelFile {
     #[serde(default)]
     ignore_merges: bool,
     #[serde(deserialize_with = "ids_only")]
-    vocab: HashMap<String, u32>,
+    vocab: BTreeMap<String, u32>,
     #[serde(default)]
     merges: Vec<Merge>,
 }
@@ -351,19 +354,22 @@ enum Merge {
 
 /// A vocabulary of a model that is not BPE has another shape (Unigram: a list); it is then left empty, so that the
 /// message is about the model's type.
-fn ids_only<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<HashMap<String, u32>, D::Error> {
+fn ids_only<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<BTreeMap<String, u32>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Vocab {
-        Ids(HashMap<String, u32>),
+        Ids(BTreeMap<String, u32>),
         Other(serde::de::IgnoredAny),
     }
     Ok(match Vocab::deserialize(d)? {
         Vocab::Ids(ids) => ids,
-        Vocab::Other(_) => HashMap::new(),
+        Vocab::Other(_) => BTreeMap::new(),
     })
 }
 
 fn newline_rule() -> serde_json::Value {
     serde_json::json!({"type": "Replace", "pattern": {"String": "\n"}, "content": " "})
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,4 +3,5 @@
 pub mod checkpoint;
 pub mod events;
 pub mod info;
+pub mod input;
 pub mod run_folder;

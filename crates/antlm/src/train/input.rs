@@ -1,0 +1,59 @@
+//! The text of a run: what a recipe and the paths given for it mean for preparing.
+
+use std::path::PathBuf;
+
+use crate::recipe::plan::Facts;
+use crate::recipe::{self, Recipe};
+use crate::text::corpus::{DocumentRule, Source};
+use crate::text::prepare::{Options, Prepared, TokenizerChoice};
+use crate::{Error, Result};
+
+/// What is to be prepared for a recipe. Paths given as `text` and `dev` take the place of the recipe's own.
+///
+/// ```
+/// let recipe = antlm::recipe::builtin("babyllama-tiny")?;
+/// let options = antlm::train::input::options(&recipe, &["corpus".into()], &[])?;
+/// assert_eq!(options.sources[0].paths, [std::path::Path::new("corpus")]);
+/// assert!(antlm::train::input::options(&recipe, &[], &[]).is_err());
+/// # Ok::<(), antlm::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Usage`] when neither names any text.
+pub fn options(recipe: &Recipe, text: &[PathBuf], dev: &[PathBuf]) -> Result<Options> {
+    let sources =
+        if text.is_empty() { recipe.data.iter().map(source).collect() } else { vec![Source::new("text", text)] };
+    if sources.is_empty() {
+        return Err(Error::Usage(format!("recipe {} names no text; give it with --text PATH", recipe.name)));
+    }
+    let dev = if dev.is_empty() { &recipe.dev.paths } else { dev };
+    Ok(Options {
+        sources,
+        dev: if dev.is_empty() { Vec::new() } else { vec![Source::new("dev", dev)] },
+        family: recipe.model.kind,
+        tokenizer: TokenizerChoice::Train {
+            vocab_size: recipe.model.vocab_size,
+            min_frequency: u64::from(recipe.tokenizer.min_frequency),
+        },
+        seq_len: recipe.seq_len,
+    })
+}
+
+fn source(source: &recipe::Source) -> Source {
+    Source {
+        name: source.name.clone(),
+        paths: source.paths.clone(),
+        field: source.field.clone(),
+        documents: match source.documents {
+            recipe::DocumentRule::BlankLine => DocumentRule::BlankLine,
+            recipe::DocumentRule::File => DocumentRule::File,
+            recipe::DocumentRule::Title => DocumentRule::Title,
+        },
+    }
+}
+
+/// The size of prepared text, for a plan.
+pub fn facts(prepared: &Prepared) -> Facts {
+    let train = &prepared.train;
+    Facts { segments: train.len(), words: train.total_words(), tokens: train.total_tokens() }
+}
