@@ -3,6 +3,7 @@
 //! language models, tokens or files.
 
 pub mod error;
+pub mod optim;
 pub mod params;
 pub mod rng;
 
