@@ -5,6 +5,9 @@
 pub mod error;
 pub mod optim;
 pub mod params;
+#[doc(hidden)]
+pub mod reference;
+pub mod relative;
 pub mod rng;
 
 pub use error::{Error, Result};
