@@ -6,6 +6,8 @@ pub mod error;
 pub mod kernels;
 pub mod optim;
 pub mod params;
+#[doc(hidden)]
+pub mod reference;
 pub mod relative;
 pub mod rng;
 pub mod tape;

@@ -1,20 +1,42 @@
-//! LTG-BERT's logarithmic distance buckets as an integer table (models.md 2.2 of the specification).
+//! The buckets of relative positions: exact up to 16, then ever coarser, the same for everything from 406 on.
+//!
+//! LTG-BERT (Samuel et al., 2023) defines them with a logarithm, which is fragile in floats (at 511 one bit too much
+//! leaves the table), so here they are a table of whole numbers.
 
-/// Number of position vectors: 2 · 32 - 1.
+/// Number of rows of the table of relative positions.
 pub const RELATIVE_ROWS: usize = 63;
 
-/// Distances from which the bucket number grows by one beyond 16. A table and not the float formula, which is
-/// fragile at its edges.
-const EDGES: [u32; 15] = [17, 21, 26, 32, 41, 51, 64, 81, 102, 128, 162, 203, 256, 322, 406];
+/// The distances from which on buckets 17, 18, … 31 begin.
+const BEGINS: [u32; 15] = [17, 21, 26, 32, 41, 51, 64, 81, 102, 128, 162, 203, 256, 322, 406];
 
-/// The position row, 0..63, of the distance query minus key.
+/// The row, 0 to 62, for the distance `r` = position of the query - position of the key; 31 is the query's own.
 ///
 /// ```
 /// use antlm_nn::relative::relative_row;
-/// assert_eq!((relative_row(0), relative_row(-16), relative_row(17), relative_row(5000)), (31, 15, 48, 62));
+/// assert_eq!([-1000, -16, -1, 0, 1, 16, 17, 1000].map(relative_row), [0, 15, 30, 31, 32, 47, 48, 62]);
 /// ```
-pub fn relative_row(distance: i32) -> usize {
-    let size = distance.unsigned_abs();
-    let bucket = if size <= 16 { size as usize } else { 16 + EDGES.iter().filter(|&&edge| edge <= size).count() };
-    if distance >= 0 { 31 + bucket } else { 31 - bucket }
+pub fn relative_row(r: i32) -> usize {
+    let distance = r.unsigned_abs();
+    let bucket =
+        if distance <= 16 { distance as usize } else { 16 + BEGINS.partition_point(|&begin| begin <= distance) };
+    if r < 0 { 31 - bucket } else { 31 + bucket }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::SafeTensors;
+
+    #[test]
+    fn as_the_golden_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../antlm/tests/golden/relative.safetensors");
+        let bytes = std::fs::read(path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let numbers = |name| file.tensor(name).unwrap().data().as_chunks().0.iter().map(|&b| i32::from_le_bytes(b));
+        assert!(numbers("r").eq(-700..=700));
+        for (r, row) in numbers("r").zip(numbers("row")) {
+            assert_eq!(relative_row(r), row as usize, "{r}");
+        }
+        assert_eq!([i32::MIN, i32::MAX].map(relative_row), [0, RELATIVE_ROWS - 1]);
+    }
 }
