@@ -1,7 +1,9 @@
 //! The training loop and what it leaves on disk.
 
 pub mod checkpoint;
+pub mod dev;
 pub mod events;
 pub mod info;
 pub mod input;
 pub mod run_folder;
+pub mod step;

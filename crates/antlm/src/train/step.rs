@@ -1,0 +1,169 @@
+//! One optimiser step: segments -> micro-batches -> loss and gradient -> clip -> update. The loss is the sum over all
+//! targets of the step divided by their number, however the step is cut into micro-batches.
+
+use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
+use antlm_nn::rng::Rng;
+use antlm_nn::tape::{Dropout, Pool, Tape};
+
+use crate::model::Model;
+use crate::objective::stream::{Order, Step};
+use crate::objective::{Batch, Objective, SegmentTokens, build};
+use crate::recipe::{OptimizerKind, Recipe};
+use crate::text::dataset::Dataset;
+use crate::{Error, Result};
+
+/// The numbers that training changes.
+#[derive(Debug)]
+pub struct Weights {
+    /// Parameters, in the model's layout.
+    pub params: Vec<f32>,
+    /// First moments.
+    pub m: Vec<f32>,
+    /// Second moments.
+    pub v: Vec<f32>,
+    /// Updates done.
+    pub t: u64,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Mean -log p over the step's targets, before the update; 0 without targets.
+    pub loss: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Rows that went through the model.
+    pub rows: u64,
+    /// Targets.
+    pub targets: u64,
+    /// Raw words that begin in the step's segments.
+    pub words: u64,
+}
+
+/// Cuts segments into batches of at most `micro_tokens` rows (a longer segment is a batch of its own).
+#[derive(Clone, Copy, Debug)]
+pub struct Packing<'a> {
+    /// What is asked of the segments, and how they are masked.
+    pub recipe: &'a Recipe,
+    /// The objective.
+    pub objective: Objective,
+    /// Source of the masks.
+    pub rng: Rng,
+    /// Optimiser step that the masks belong to.
+    pub step: u32,
+}
+
+impl Packing<'_> {
+    /// The micro-batches of these segments, in order.
+    pub fn batches(&self, data: &Dataset, segments: impl Iterator<Item = u32>) -> Vec<Batch> {
+        let limit = self.recipe.batch.micro_tokens as usize;
+        let (mut batches, mut pending, mut rows, mut first) = (Vec::new(), Vec::new(), 0, 0u32);
+        let mut close = |pending: &mut Vec<SegmentTokens<'_>>, rows: &mut usize| {
+            if !pending.is_empty() {
+                let (masking, length) = (&self.recipe.masking, self.recipe.seq_len);
+                let batch =
+                    build(self.objective, pending, masking, length, data.vocab_size(), self.rng, self.step, first);
+                first += *rows as u32;
+                (*rows, *pending) = (0, Vec::new());
+                batches.push(batch);
+            }
+        };
+        for i in segments {
+            let tokens = data.tokens(i);
+            if rows + tokens.len() + 2 > limit {
+                close(&mut pending, &mut rows);
+            }
+            rows += tokens.len() + 2;
+            pending.push(SegmentTokens { tokens, ends_document: data.segment(i).ends_document });
+        }
+        close(&mut pending, &mut rows);
+        batches
+    }
+}
+
+/// The recipe's optimiser.
+pub fn optimizer(recipe: &Recipe) -> Optimizer {
+    let o = &recipe.optimizer;
+    let rule = match o.kind {
+        OptimizerKind::Adamw => Rule::AdamW,
+        OptimizerKind::Lamb => Rule::Lamb,
+    };
+    Optimizer { rule, beta1: o.betas[0], beta2: o.betas[1], eps: o.eps, weight_decay: o.weight_decay }
+}
+
+/// Mean loss and gradient of micro-batches; `grads` is overwritten. Returns loss, rows and targets.
+///
+/// # Errors
+/// The engine's.
+pub fn gradient(
+    model: &Model,
+    params: &[f32],
+    batches: &[Batch],
+    dropout: Option<Dropout>,
+    grads: &mut [f32],
+    pool: &mut Pool,
+) -> Result<(f64, u64, u64)> {
+    grads.fill(0.0);
+    let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
+    let weight = 1.0 / targets.max(1) as f32;
+    let (mut sum, mut rows) = (0.0, 0);
+    for batch in batches {
+        let mut tape = Tape::new(params, Some(grads), dropout, pool)?;
+        let nll = model.loss(&mut tape, batch, weight)?;
+        tape.backward();
+        sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
+        rows += batch.ids.len() as u64;
+    }
+    Ok((sum / targets.max(1) as f64, rows, targets as u64))
+}
+
+/// Everything a step needs besides the weights.
+#[derive(Debug)]
+pub struct Stepper<'a> {
+    /// The run's recipe.
+    pub recipe: &'a Recipe,
+    /// The model.
+    pub model: &'a Model,
+    /// The training text.
+    pub data: &'a Dataset,
+    /// The run's random numbers.
+    pub rng: Rng,
+    /// The order of segments.
+    pub order: Order,
+    /// Gradients, kept between steps to save their allocation.
+    pub grads: Vec<f32>,
+    /// The engine's buffers.
+    pub pool: Pool,
+}
+
+impl Stepper<'_> {
+    /// Does one step. A step without any target changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when loss or gradient is not a finite number: then the weights are as they were.
+    pub fn run(&mut self, step: &Step, lr: f64, weights: &mut Weights) -> Result<Outcome> {
+        let (recipe, data) = (self.recipe, self.data);
+        let segments: Vec<u32> = step.positions.clone().map(|position| self.order.segment(position)).collect();
+        let words = segments.iter().map(|&i| u64::from(data.segment(i).words)).sum();
+        let packing = Packing { recipe, objective: step.objective, rng: self.rng, step: step.index };
+        let batches = packing.batches(data, segments.into_iter());
+        let dropout = Some(Dropout { rng: self.rng, step: step.index });
+        let (loss, rows, targets) =
+            gradient(self.model, &weights.params, &batches, dropout, &mut self.grads, &mut self.pool)?;
+        let grad_norm = global_norm(&self.grads);
+        if !(loss.is_finite() && grad_norm.is_finite()) {
+            return Err(Error::Usage(format!(
+                "step {}: the loss is {loss} and the gradient's norm {grad_norm}; nothing was changed. Try a lower optimizer.lr, \
+                 a longer learning_rate.warmup or a lower optimizer.clip",
+                step.index
+            )));
+        }
+        if targets > 0 {
+            weights.t += 1;
+            let update = Update { t: weights.t, lr, grad_scale: clip_coefficient(grad_norm, recipe.optimizer.clip) };
+            let Weights { params, m, v, .. } = weights;
+            optimizer(recipe).step(self.model.layout(), params, &self.grads, m, v, update)?;
+        }
+        Ok(Outcome { loss, grad_norm, rows, targets, words })
+    }
+}
