@@ -285,11 +285,10 @@ fn default_field() -> String {
 pub struct Used {
     /// Version of antlm.
     pub antlm: String,
-    /// Hash of the training text, in hex.
+    /// Folder of the prepared text; a run that is resumed finds it there.
+    pub prepared: PathBuf,
+    /// Hash of the prepared text, training and dev, in hex.
     pub text: String,
-    /// Hash of the dev text, in hex.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dev: Option<String>,
     /// Hash of the tokenizer, in hex.
     pub tokenizer: String,
 }

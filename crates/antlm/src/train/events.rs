@@ -254,6 +254,17 @@ impl LogWriter {
         Ok(LogWriter { path: path.to_owned(), file: BufWriter::new(file), bytes })
     }
 
+    /// Opens (or makes) the log to write behind what is there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn append(path: &Path) -> Result<LogWriter> {
+        let bytes = path.metadata().map_or(0, |m| m.len());
+        let mut file = open_log(path)?;
+        file.seek(SeekFrom::End(0)).map_err(Error::io(path))?;
+        Ok(LogWriter { path: path.to_owned(), file: BufWriter::new(file), bytes })
+    }
+
     /// Brings everything to the disk and returns the log's length in bytes: a checkpoint's `log_bytes`.
     ///
     /// # Errors

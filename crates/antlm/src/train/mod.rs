@@ -5,5 +5,6 @@ pub mod dev;
 pub mod events;
 pub mod info;
 pub mod input;
+pub mod run;
 pub mod run_folder;
 pub mod step;

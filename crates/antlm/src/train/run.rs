@@ -1,0 +1,296 @@
+//! A training run from its first step to its last: the loop, read top to bottom.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use antlm_nn::rng::Rng;
+use antlm_nn::tape::Pool;
+
+use super::checkpoint::{self, Hashes, Seen, State};
+use super::dev::DevSet;
+use super::events::{self, Event, Listener, LogWriter, Moment, TimingWriter};
+use super::run_folder::{self, Environment, RunFolder};
+use super::step::{Stepper, Weights};
+use crate::model::Model;
+use crate::objective::stream::{Layout, Order, Step};
+use crate::recipe::{Recipe, Used};
+use crate::text::prepare::{self, Prepared};
+use crate::{Error, Result, files};
+
+/// Steps after a switch of the objective at which the dev losses are measured once more: what was taught before is
+/// mostly forgotten within 16 to 64 steps.
+const AFTER_SWITCH: u64 = 32;
+
+/// The signal that asks to stop, if one came.
+pub type Cancel<'a> = &'a dyn Fn() -> Option<i32>;
+
+/// A run that is ready to train: everything in memory, its folder locked.
+pub struct Run {
+    recipe: Recipe,
+    model: Model,
+    prepared: Prepared,
+    folder: RunFolder,
+    hashes: Hashes,
+    weights: Weights,
+    seen: BTreeMap<crate::objective::Objective, Seen>,
+    step: u64,
+    log: LogWriter,
+    timing: TimingWriter,
+    /// Damaged checkpoints that were passed over, and the one that the run goes on from.
+    warnings: Vec<Error>,
+    resumed: Option<PathBuf>,
+}
+
+/// Makes the folder of a new run and writes what it is made of. `recipe.model.vocab_size` becomes the tokenizer's.
+///
+/// # Errors
+/// A folder that exists, text without a segment, or what the system refuses.
+pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
+    let mut recipe = recipe.clone();
+    recipe.model.vocab_size = prepared.tokenizer.vocab_size();
+    recipe.used = Some(Used {
+        antlm: env!("CARGO_PKG_VERSION").into(),
+        prepared: std::path::absolute(&prepared.dir).map_err(Error::io(&prepared.dir))?,
+        text: prepared.train.hash(),
+        tokenizer: prepared.summary.tokenizer_sha256.clone(),
+    });
+    let model = Model::new(&recipe.model)?;
+    steps(&recipe, &prepared)?; // a schedule that cannot be run is refused before anything is written
+    let folder = RunFolder::create(out)?;
+    folder.write_environment(&Environment::here(rayon::current_num_threads()))?;
+    folder.write(run_folder::TOKENIZER, prepared.tokenizer.to_json()?.as_bytes())?;
+    let text = recipe.to_toml()?;
+    // The recipe comes last: a folder with one is a run's.
+    folder.write(run_folder::RECIPE, text.as_bytes())?;
+    let params = model.init(recipe.seed);
+    let weights = Weights { m: vec![0.0; params.len()], v: vec![0.0; params.len()], params, t: 0 };
+    Run::open(recipe, model, prepared, folder, weights, &text)
+}
+
+/// Opens an interrupted run at its newest good checkpoint, or at its beginning when it has none.
+///
+/// # Errors
+/// A folder that is no run's or in use, text that is gone or not the same, damaged checkpoints without a good one.
+pub fn resume(out: &Path) -> Result<Run> {
+    let folder = RunFolder::open(out)?;
+    let path = out.join(run_folder::RECIPE);
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let recipe = Recipe::from_toml(&text, &path.display().to_string())?;
+    let Some(used) = &recipe.used else {
+        return Err(Error::data(&path, "used", "missing: this recipe is not that of a run"));
+    };
+    let prepared = prepare::open(&used.prepared, recipe.seq_len, true)?;
+    if prepared.train.hash() != used.text || prepared.summary.tokenizer_sha256 != used.tokenizer {
+        let what = "not the text that this run was trained on; prepare the same text there again";
+        return Err(Error::data(&used.prepared, "key", what));
+    }
+    let model = Model::new(&recipe.model)?;
+    let found = checkpoint::newest_good(out, model.layout())?;
+    let Some((saved, warnings)) = found else {
+        let params = model.init(recipe.seed);
+        let weights = Weights { m: vec![0.0; params.len()], v: vec![0.0; params.len()], params, t: 0 };
+        return Run::open(recipe, model, prepared, folder, weights, &text);
+    };
+    let state = saved.state;
+    let weights = Weights { params: saved.params, m: saved.m, v: saved.v, t: state.optimizer_t };
+    let mut run = Run::open(recipe, model, prepared, folder, weights, &text)?;
+    if state.hashes != run.hashes || state.seed != run.recipe.seed {
+        let what = "belongs to another text, tokenizer, recipe or seed than this run's recipe.toml";
+        return Err(Error::data(saved.path.join("state.json"), "hashes", what));
+    }
+    run.log = LogWriter::open(&out.join(run_folder::LOG), state.log_bytes)?;
+    (run.step, run.seen, run.warnings, run.resumed) = (state.step, state.seen, warnings, Some(saved.path));
+    Ok(run)
+}
+
+/// The blocks and steps of a recipe's run over prepared text.
+///
+/// # Errors
+/// A schedule that this text cannot fill.
+pub fn steps(recipe: &Recipe, prepared: &Prepared) -> Result<Layout> {
+    let (data, rng) = (&prepared.train, Rng::new(recipe.seed));
+    let words = |i| data.segment(i).words;
+    Layout::new(&recipe.schedule.blocks()?, data.len(), words, recipe.batch.segments, rng)
+}
+
+impl Run {
+    fn open(
+        recipe: Recipe, model: Model, prepared: Prepared, folder: RunFolder, weights: Weights, text: &str,
+    ) -> Result<Run> {
+        let hashes = Hashes {
+            data: prepared.train.hash(),
+            tokenizer: prepared.summary.tokenizer_sha256.clone(),
+            recipe: files::sha256(text.as_bytes()),
+        };
+        let timing = TimingWriter::open(&folder.path().join(run_folder::TIMING))?;
+        // A run that starts anew begins its log anew; `resume` opens the log at the checkpoint's length.
+        let log = folder.path().join(run_folder::LOG);
+        let log = if checkpoint::newest(folder.path())?.is_some() { LogWriter::append(&log)? } else { LogWriter::open(&log, 0)? };
+        let (seen, step, warnings, resumed) = (BTreeMap::new(), 0, Vec::new(), None);
+        Ok(Run { recipe, model, prepared, folder, hashes, weights, seen, step, log, timing, warnings, resumed })
+    }
+
+    /// The recipe as used.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// Trains to the end of the schedule.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when `cancel` gave a signal: everything is saved then. Otherwise what listeners, disk and
+    /// engine refuse; a loss that is not finite ends the run before the weights change.
+    pub fn train(mut self, listener: &mut dyn Listener, cancel: Cancel<'_>) -> Result<()> {
+        let recipe = self.recipe.clone();
+        let layout = steps(&recipe, &self.prepared)?;
+        let rng = Rng::new(recipe.seed);
+        let data = self.prepared.train.clone();
+        let model = self.model.clone();
+        let dev = self.prepared.dev.as_ref().map(|dev| DevSet::new(&recipe, dev, &data));
+        let mut stepper = Stepper {
+            recipe: &recipe,
+            model: &model,
+            data: &data,
+            rng,
+            order: Order::new(rng, data.len()),
+            grads: vec![0.0; self.weights.params.len()],
+            pool: Pool::default(),
+        };
+        let words = layout.blocks.iter().map(|span| span.words).sum();
+        self.begin(&layout, words, listener)?;
+        if self.step == 0 {
+            self.measure(&dev, 0, Moment::Start, &mut stepper.pool, listener)?;
+        }
+        for step in layout.steps_from(self.step) {
+            if let Some(signal) = cancel() {
+                let path = self.save(step.block, step.positions.start, false)?;
+                self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)?;
+                self.emit(&Event::Stop { step: self.step, signal }, listener)?;
+                return Err(Error::Stopped(signal));
+            }
+            if let Some(from) = switch(&layout, &step) {
+                let (block, to) = (step.block as u64, step.objective);
+                self.emit(&Event::Switch { step: self.step, block, from, to }, listener)?;
+            }
+
+            let lr = recipe.learning_rate_at(&layout, &step);
+            let done = stepper.run(&step, lr, &mut self.weights)?;
+            self.step += 1;
+            let seen = self.seen.entry(step.objective).or_default();
+            seen.words += done.words;
+            seen.targets += done.targets;
+            self.emit(
+                &Event::Step {
+                    step: self.step,
+                    block: step.block as u64,
+                    epoch: step.positions.start / u64::from(layout.segments),
+                    objective: step.objective,
+                    loss: done.loss,
+                    lr,
+                    grad_norm: done.grad_norm,
+                    rows: done.rows,
+                    targets: done.targets,
+                    words_seen: self.words_seen(),
+                },
+                listener,
+            )?;
+
+            if let Some(moment) = moment(&layout, &step) {
+                self.measure(&dev, step.block, moment, &mut stepper.pool, listener)?;
+            }
+            if step.ends_block {
+                let (block, objective, words_seen) = (step.block as u64, step.objective, self.words_seen());
+                self.emit(&Event::BlockEnd { step: self.step, block, objective, words_seen }, listener)?;
+            }
+            let every = u64::from(recipe.checkpoints.every);
+            if step.ends_block || (every > 0 && self.step.is_multiple_of(every)) {
+                let block = if step.ends_block { step.block + 1 } else { step.block };
+                let path = self.save(block, step.positions.end, step.ends_block)?;
+                self.emit(&Event::Checkpoint { step: self.step, path, kept: step.ends_block }, listener)?;
+            }
+        }
+        self.emit(&Event::End { step: self.step, words_seen: self.words_seen() }, listener)?;
+        self.log.sync()?;
+        Ok(())
+    }
+
+    /// Says how the run begins.
+    fn begin(&mut self, layout: &Layout, words: u64, listener: &mut dyn Listener) -> Result<()> {
+        for warning in std::mem::take(&mut self.warnings) {
+            self.emit(&Event::Warning { step: self.step, text: warning.to_string() }, listener)?;
+        }
+        let steps = layout.total_steps();
+        let event = match self.resumed.take() {
+            Some(path) => Event::Resume { step: self.step, steps, words_seen: self.words_seen(), words, path },
+            None => Event::Start {
+                version: events::VERSION,
+                recipe: self.recipe.name.clone(),
+                schedule: self.recipe.schedule.to_string(),
+                seed: self.recipe.seed,
+                parameters: self.weights.params.len() as u64,
+                blocks: layout.blocks.len() as u64,
+                steps,
+                words,
+            },
+        };
+        self.emit(&event, listener)
+    }
+
+    fn words_seen(&self) -> u64 {
+        self.seen.values().map(|seen| seen.words).sum()
+    }
+
+    /// Log first, then whoever else listens.
+    fn emit(&mut self, event: &Event, listener: &mut dyn Listener) -> Result<()> {
+        self.log.event(event)?;
+        self.timing.event(event)?;
+        listener.event(event)
+    }
+
+    fn measure(
+        &mut self, dev: &Option<DevSet>, block: usize, at: Moment, pool: &mut Pool, listener: &mut dyn Listener,
+    ) -> Result<()> {
+        let Some(dev) = dev else { return Ok(()) };
+        for found in dev.losses(&self.model, &self.weights.params, pool)? {
+            let (step, block) = (self.step, block as u64);
+            let super::dev::DevLoss { backend, loss, targets, unigram } = found;
+            self.emit(&Event::Dev { step, block, at, backend, loss, targets, unigram }, listener)?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, block: usize, position: u64, kept: bool) -> Result<PathBuf> {
+        let state = State {
+            hashes: self.hashes.clone(),
+            seed: self.recipe.seed,
+            step: self.step,
+            optimizer_t: self.weights.t,
+            block: block as u64,
+            position,
+            seen: self.seen.clone(),
+            log_bytes: self.log.sync()?,
+            precision: "f32".into(),
+            device: "cpu".into(),
+        };
+        let Weights { params, m, v, .. } = &self.weights;
+        checkpoint::save(self.folder.path(), &state, self.model.layout(), params, m, v, kept)
+    }
+}
+
+/// The objective before this step, if the step begins a block with another one.
+fn switch(layout: &Layout, step: &Step) -> Option<crate::objective::Objective> {
+    let before = layout.step(u64::from(step.index).checked_sub(1)?)?;
+    (step.in_block == 0 && before.objective != step.objective).then_some(before.objective)
+}
+
+/// Why the dev losses are measured after this step, if they are.
+fn moment(layout: &Layout, step: &Step) -> Option<Moment> {
+    if step.ends_block {
+        return Some(Moment::Block);
+    }
+    if step.ends_epoch.is_some() {
+        return Some(Moment::Epoch);
+    }
+    let first = layout.step(layout.blocks[step.block].steps.start)?;
+    (step.in_block + 1 == AFTER_SWITCH && switch(layout, &first).is_some()).then_some(Moment::Switch)
+}
