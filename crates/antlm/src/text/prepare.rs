@@ -173,6 +173,23 @@ pub struct Prepared {
 /// Text that is missing or wrong (path and place), a tokenizer of the wrong family, no text left to train on, a folder
 /// at `out` that holds something else, a damaged file in it, [`Error::Stopped`] (with SIGINT's number; the caller knows
 /// the signal) if cancelled.
+///
+/// ```
+/// use antlm::text::{corpus::Source, prepare::{Options, TokenizerChoice, prepare}, special::Family};
+/// let dir = tempfile::tempdir().unwrap();
+/// let file = dir.path().join("stories.txt");
+/// std::fs::write(&file, "A cat sat down.\nIt slept.\n\nA dog ran.\n").unwrap();
+/// let options = Options {
+///     sources: vec![Source::new("stories", [file])],
+///     dev: vec![],
+///     family: Family::LtgBert,
+///     tokenizer: TokenizerChoice::Train { vocab_size: 4096, min_frequency: 2 },
+///     seq_len: 128,
+/// };
+/// let prepared = prepare(&options, dir.path().join("text"), &mut |_| {}, &|| false)?;
+/// assert_eq!((prepared.train.len(), prepared.train.total_words()), (2, 9));
+/// # Ok::<(), antlm::Error>(())
+/// ```
 pub fn prepare(
     options: &Options,
     out: impl AsRef<Path>,
@@ -205,7 +222,7 @@ pub fn prepare(
         && summary.version == VERSION
         && summary.key == hex(&key)
     {
-        return open(out, options.seq_len, true);
+        return open(out, options.seq_len);
     }
 
     let split = if dev_files.is_empty() { work.scan(&train_files)? } else { Split::None };
@@ -254,14 +271,14 @@ pub fn prepare(
         fs::rename(out, &old).map_err(Error::io(out))?;
     }
     fs::rename(&new, out).map_err(Error::io(out))?;
-    open(out, options.seq_len, false)
+    Ok(Prepared { reused: false, ..open(out, options.seq_len)? })
 }
 
-/// Opens prepared text.
+/// Opens prepared text, for rows of `seq_len` tokens.
 ///
 /// # Errors
 /// A folder without prepared text, of another version, or with damaged or mismatched files.
-pub fn open(dir: impl AsRef<Path>, seq_len: usize, reused: bool) -> Result<Prepared> {
+pub fn open(dir: impl AsRef<Path>, seq_len: usize) -> Result<Prepared> {
     let dir = dir.as_ref();
     let path = dir.join(SUMMARY_FILE);
     let wrong = |place: &str, what: String| Err(Error::data(&path, place, what));
@@ -286,7 +303,7 @@ pub fn open(dir: impl AsRef<Path>, seq_len: usize, reused: bool) -> Result<Prepa
             return Err(Error::data(dir.join(name), "key", what));
         }
     }
-    Ok(Prepared { dir: dir.to_owned(), summary, tokenizer, train, dev, reused })
+    Ok(Prepared { dir: dir.to_owned(), summary, tokenizer, train, dev, reused: true })
 }
 
 /// Refuses a place that holds anything but prepared text: it would be replaced.

@@ -163,7 +163,7 @@ fn damage_is_noticed_and_named() {
         fs::write(&path, &good).unwrap();
     }
     assert!(run(&options, &out).unwrap().reused);
-    assert!(open(dir.path(), 16, true).unwrap_err().to_string().contains("no prepared text here"));
+    assert!(open(dir.path(), 16).unwrap_err().to_string().contains("no prepared text here"));
 }
 
 #[test]
