@@ -1,6 +1,8 @@
 //! Preparing text that the tests make: the whole way, used again, refused, stopped; equal bytes for equal input.
 
 use super::super::corpus::DocumentRule;
+use super::super::words;
+use super::passes::document_hash;
 use super::*;
 
 /// About `bytes` of made-up text: documents of a few lines with a skewed vocabulary.
