@@ -1,9 +1,9 @@
 //! Learns byte-pair merges from counted pieces (Sennrich et al. 2016), the same for the same counts always: sums and
 //! an order over (count, pair) decide, never threads or the order of a hash table.
 //!
-//! The `tokenizers` crate's trainer is not used: it leaves ties to the order of randomly seeded hash tables, counts in
-//! 32 bits, and lets a text that is full of `[MASK]` merge its way to the special token's id. Where none of that
-//! matters both learn the same (a test holds it to that).
+//! The `tokenizers` crate's trainer is not used: it fills its queue in the order of randomly seeded hash tables and may
+//! hold a pair there more than once, counts in 32 bits, and lets a text that is full of `[MASK]` merge its way to the
+//! special token's id. Where none of that matters both learn the same (a test holds it to that).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

@@ -4,25 +4,25 @@
 //! used again. It is made beside its place and renamed, so it is complete or absent. The same contents in the same
 //! order with the same settings give the same bytes, with any number of threads.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::bpe::check_vocab_size;
-use super::corpus::{self, Format, Purpose, Source, TextFile};
+use super::corpus::{self, Format, Purpose, Source};
 use super::dataset::{Dataset, check_seq_len};
-use super::encode::{Caches, count_pieces, encode_documents};
-use super::pieces::with_prefix;
-use super::shards::{Key, Writer};
+use super::shards::Key;
 use super::special::Family;
 use super::tokenizer::{Tokenizer, hex};
-use super::words;
 use crate::{Error, Result};
+
+mod passes;
+#[cfg(test)]
+mod tests;
+
+use passes::{Split, Work, stopped, total_bytes};
 
 /// The shard of training text.
 pub const TRAIN_FILE: &str = "train.tokens";
@@ -35,12 +35,6 @@ pub const SUMMARY_FILE: &str = "prepared.json";
 
 /// Changes whenever the same text and settings come out differently, or the files' format changes.
 const VERSION: u32 = 1;
-/// Text held in memory at a time, in bytes (a longer document is held whole).
-const WINDOW: usize = 8 << 20;
-/// Without dev files one document in this many goes to the dev set …
-const DEV_SHARE: u64 = 100;
-/// … if there are at least this many.
-const DEV_MIN_DOCUMENTS: u64 = 10;
 
 /// Where the tokenizer comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +167,23 @@ pub struct Prepared {
 /// Text that is missing or wrong (path and place), a tokenizer of the wrong family, no text left to train on, a folder
 /// at `out` that holds something else, a damaged file in it, [`Error::Stopped`] (with SIGINT's number; the caller knows
 /// the signal) if cancelled.
+///
+/// ```
+/// use antlm::text::{corpus::Source, prepare::{Options, TokenizerChoice, prepare}, special::Family};
+/// let dir = tempfile::tempdir().unwrap();
+/// let file = dir.path().join("stories.txt");
+/// std::fs::write(&file, "A cat sat down.\nIt slept.\n\nA dog ran.\n").unwrap();
+/// let options = Options {
+///     sources: vec![Source::new("stories", [file])],
+///     dev: vec![],
+///     family: Family::LtgBert,
+///     tokenizer: TokenizerChoice::Train { vocab_size: 4096, min_frequency: 2 },
+///     seq_len: 128,
+/// };
+/// let prepared = prepare(&options, dir.path().join("text"), &mut |_| {}, &|| false)?;
+/// assert_eq!((prepared.train.len(), prepared.train.total_words()), (2, 9));
+/// # Ok::<(), antlm::Error>(())
+/// ```
 pub fn prepare(
     options: &Options,
     out: impl AsRef<Path>,
@@ -205,7 +216,7 @@ pub fn prepare(
         && summary.version == VERSION
         && summary.key == hex(&key)
     {
-        return open(out, options.seq_len, true);
+        return open(out, options.seq_len);
     }
 
     let split = if dev_files.is_empty() { work.scan(&train_files)? } else { Split::None };
@@ -254,14 +265,14 @@ pub fn prepare(
         fs::rename(out, &old).map_err(Error::io(out))?;
     }
     fs::rename(&new, out).map_err(Error::io(out))?;
-    open(out, options.seq_len, false)
+    Ok(Prepared { reused: false, ..open(out, options.seq_len)? })
 }
 
-/// Opens prepared text.
+/// Opens prepared text, for rows of `seq_len` tokens.
 ///
 /// # Errors
 /// A folder without prepared text, of another version, or with damaged or mismatched files.
-pub fn open(dir: impl AsRef<Path>, seq_len: usize, reused: bool) -> Result<Prepared> {
+pub fn open(dir: impl AsRef<Path>, seq_len: usize) -> Result<Prepared> {
     let dir = dir.as_ref();
     let path = dir.join(SUMMARY_FILE);
     let wrong = |place: &str, what: String| Err(Error::data(&path, place, what));
@@ -286,7 +297,7 @@ pub fn open(dir: impl AsRef<Path>, seq_len: usize, reused: bool) -> Result<Prepa
             return Err(Error::data(dir.join(name), "key", what));
         }
     }
-    Ok(Prepared { dir: dir.to_owned(), summary, tokenizer, train, dev, reused })
+    Ok(Prepared { dir: dir.to_owned(), summary, tokenizer, train, dev, reused: true })
 }
 
 /// Refuses a place that holds anything but prepared text: it would be replaced.
@@ -339,247 +350,3 @@ fn content_key(options: &Options, given: Option<&Tokenizer>, train: &[FileRecord
     let all = serde_json::json!([VERSION, options.family, tokenizer, content(train), content(dev)]);
     Ok(Sha256::digest(all.to_string()).into())
 }
-
-fn total_bytes(files: &[TextFile]) -> u64 {
-    files.iter().map(|f| f.bytes).sum()
-}
-
-fn stopped() -> Error {
-    Error::Stopped(2)
-}
-
-/// Which documents of the training files are the dev set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Split {
-    None,
-    /// Those whose hash is a multiple of [`DEV_SHARE`].
-    Share,
-    /// The one with this hash (and its copies).
-    One(u64),
-}
-
-impl Split {
-    fn is_dev(self, hash: u64) -> bool {
-        match self {
-            Split::None => false,
-            Split::Share => hash.is_multiple_of(DEV_SHARE),
-            Split::One(one) => hash == one,
-        }
-    }
-}
-
-/// A document's place in the order that chooses the dev set: it depends on nothing but its content.
-fn document_hash(text: &str) -> u64 {
-    let digest = Sha256::digest(text);
-    digest[..8].iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte))
-}
-
-/// The passes over the text, and whom they report to.
-struct Work<'a> {
-    progress: &'a mut dyn FnMut(Progress),
-    cancelled: &'a dyn Fn() -> bool,
-}
-
-impl Work<'_> {
-    fn report(&mut self, phase: Phase, done: u64, total: u64) -> Result<()> {
-        if (self.cancelled)() {
-            return Err(stopped());
-        }
-        (self.progress)(Progress { phase, done, total });
-        Ok(())
-    }
-
-    /// Reads the files for their checksums.
-    fn records(
-        &mut self,
-        sources: &[Source],
-        files: &[TextFile],
-        done: &mut u64,
-        total: u64,
-    ) -> Result<Vec<FileRecord>> {
-        let mut records = Vec::new();
-        let mut buffer = vec![0; 1 << 20];
-        for file in files {
-            let mut reader = File::open(&file.path).map_err(Error::io(&file.path))?;
-            let mut hash = Sha256::new();
-            let mut bytes = 0;
-            loop {
-                self.report(Phase::Hash, *done, total)?;
-                let n = reader.read(&mut buffer).map_err(Error::io(&file.path))?;
-                if n == 0 {
-                    break;
-                }
-                hash.update(&buffer[..n]);
-                bytes += n as u64;
-                *done += n as u64;
-            }
-            if bytes != file.bytes {
-                return Err(changed(file));
-            }
-            records.push(FileRecord {
-                source: sources[file.source].name.clone(),
-                name: file.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                format: file.format.clone(),
-                bytes,
-                sha256: hex(&hash.finalize()),
-            });
-        }
-        Ok(records)
-    }
-
-    /// Hands the documents of the files, in order, to `window`, some megabytes at a time. `before` and `total` are for
-    /// the reports.
-    fn windows(
-        &mut self,
-        files: &[TextFile],
-        phase: Phase,
-        before: u64,
-        total: u64,
-        mut window: impl FnMut(Vec<String>) -> Result<()>,
-    ) -> Result<()> {
-        let mut documents = Vec::new();
-        let mut held = 0;
-        let mut done = before;
-        for file in files {
-            let reader = File::open(&file.path).map_err(Error::io(&file.path))?;
-            let read = std::cell::Cell::new(0);
-            let counted = Counted { reader: BufReader::with_capacity(1 << 18, reader), read: &read };
-            let bytes = corpus::read_documents(file, counted, |document| {
-                held += document.len();
-                documents.push(document.to_owned());
-                if held >= WINDOW {
-                    self.report(phase, done + read.get(), total)?;
-                    held = 0;
-                    window(std::mem::take(&mut documents))?;
-                }
-                Ok(())
-            })?;
-            if bytes != file.bytes {
-                return Err(changed(file));
-            }
-            done += bytes;
-        }
-        self.report(phase, done, total)?;
-        window(documents)
-    }
-
-    /// Finds out how the dev set is to be chosen.
-    fn scan(&mut self, files: &[TextFile]) -> Result<Split> {
-        let (mut documents, mut any, mut least) = (0, false, u64::MAX);
-        self.windows(files, Phase::Scan, 0, total_bytes(files), |window| {
-            let hashes: Vec<u64> = window.par_iter().map(|d| document_hash(d)).collect();
-            documents += hashes.len() as u64;
-            any |= hashes.iter().any(|&h| Split::Share.is_dev(h));
-            least = hashes.into_iter().fold(least, u64::min);
-            Ok(())
-        })?;
-        Ok(match (documents < DEV_MIN_DOCUMENTS, any) {
-            (true, _) => Split::None,
-            (false, true) => Split::Share,
-            (false, false) => Split::One(least),
-        })
-    }
-
-    fn train(
-        &mut self,
-        files: &[TextFile],
-        split: Split,
-        vocab_size: usize,
-        min_frequency: u64,
-        family: Family,
-    ) -> Result<Tokenizer> {
-        let mut counts = HashMap::new();
-        self.windows(files, Phase::Count, 0, total_bytes(files), |window| {
-            let kept = window.par_iter().filter(|d| split == Split::None || !split.is_dev(document_hash(d)));
-            let kept: Vec<String> = kept.map(|d| with_prefix(d)).collect();
-            count_pieces(&kept, &mut counts);
-            Ok(())
-        })?;
-        let tokenizer = Tokenizer::from_counts(&counts, vocab_size, min_frequency, family, |tokens| {
-            tokens % 64 != 0 || self.report(Phase::Merge, tokens as u64, vocab_size as u64).is_ok()
-        })?;
-        tokenizer.ok_or_else(stopped)
-    }
-
-    /// Writes the shards into the folder.
-    fn encode(
-        &mut self,
-        folder: &Path,
-        tokenizer: &Tokenizer,
-        train_files: &[TextFile],
-        dev_files: &[TextFile],
-        split: Split,
-        key: Key,
-    ) -> Result<(Counts, Option<Counts>)> {
-        let caches = Caches::default();
-        let mut train = Writer::create(folder.join(TRAIN_FILE), tokenizer.vocab_size())?;
-        let mut dev = Writer::create(folder.join(DEV_FILE), tokenizer.vocab_size())?;
-        let train_bytes = total_bytes(train_files);
-        let total = train_bytes + total_bytes(dev_files);
-        for (files, before, is_dev) in [(train_files, 0, false), (dev_files, train_bytes, true)] {
-            if files.is_empty() {
-                continue;
-            }
-            self.windows(files, Phase::Encode, before, total, |window| {
-                let facts: Vec<(bool, u64)> = window
-                    .par_iter()
-                    .map(|d| (is_dev || split != Split::None && split.is_dev(document_hash(d)), words::count(d)))
-                    .collect();
-                let texts: Vec<String> = window.par_iter().map(|d| with_prefix(d)).collect();
-                drop(window);
-                let (ids, lengths) = encode_documents(tokenizer, &caches, &texts)?;
-                let mut from = 0;
-                for (&(is_dev, words), length) in facts.iter().zip(lengths) {
-                    let to = from + length as usize;
-                    let writer = if is_dev { &mut dev } else { &mut train };
-                    writer.push(&ids[from..to], words)?;
-                    from = to;
-                }
-                Ok(())
-            })?;
-        }
-        let counts = |writer: &Writer| {
-            let (documents, tokens, words) = writer.counts();
-            Counts { documents, tokens, words }
-        };
-        let (train_counts, dev_counts) = (counts(&train), counts(&dev));
-        train.finish(key)?;
-        if dev_counts.documents == 0 {
-            return Ok((train_counts, None));
-        }
-        dev.finish(key)?;
-        Ok((train_counts, Some(dev_counts)))
-    }
-}
-
-fn changed(file: &TextFile) -> Error {
-    Error::data(&file.path, "file", "changed while it was read")
-}
-
-/// Counts what is read.
-struct Counted<'a, R> {
-    reader: R,
-    read: &'a std::cell::Cell<u64>,
-}
-
-impl<R: BufRead> Read for Counted<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.reader.read(buffer)?;
-        self.read.set(self.read.get() + n as u64);
-        Ok(n)
-    }
-}
-
-impl<R: BufRead> BufRead for Counted<'_, R> {
-    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
-        self.reader.fill_buf()
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.read.set(self.read.get() + n as u64);
-        self.reader.consume(n);
-    }
-}
-
-#[cfg(test)]
-mod tests;

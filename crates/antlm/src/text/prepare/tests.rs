@@ -1,6 +1,8 @@
 //! Preparing text that the tests make: the whole way, used again, refused, stopped; equal bytes for equal input.
 
 use super::super::corpus::DocumentRule;
+use super::super::words;
+use super::passes::document_hash;
 use super::*;
 
 /// About `bytes` of made-up text: documents of a few lines with a skewed vocabulary.
@@ -163,7 +165,7 @@ fn damage_is_noticed_and_named() {
         fs::write(&path, &good).unwrap();
     }
     assert!(run(&options, &out).unwrap().reused);
-    assert!(open(dir.path(), 16, true).unwrap_err().to_string().contains("no prepared text here"));
+    assert!(open(dir.path(), 16).unwrap_err().to_string().contains("no prepared text here"));
 }
 
 #[test]
