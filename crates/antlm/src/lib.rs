@@ -4,6 +4,7 @@
 //! Data flows one way: text -> tokens -> objective -> model -> loss -> optimiser -> checkpoint. ARCHITECTURE.md says
 //! which folder does what and which rules hold between them.
 
+pub mod bench;
 pub mod error;
 pub mod eval;
 pub mod files;

@@ -1,1 +1,3 @@
-//! Reading a trained model: log-probabilities and dev losses.
+//! Reading a trained model: log-probabilities of sentences, by every backend.
+
+pub mod score;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::Pool;
@@ -28,7 +29,7 @@ pub type Cancel<'a> = &'a dyn Fn() -> Option<i32>;
 pub struct Run {
     recipe: Recipe,
     model: Model,
-    prepared: Prepared,
+    prepared: Rc<Prepared>,
     folder: RunFolder,
     hashes: Hashes,
     weights: Weights,
@@ -79,7 +80,7 @@ pub fn resume(out: &Path) -> Result<Run> {
     let Some(used) = &recipe.used else {
         return Err(Error::data(&path, "used", "missing: this recipe is not that of a run"));
     };
-    let prepared = prepare::open(&used.prepared, recipe.seq_len, true)?;
+    let prepared = prepare::open(&used.prepared, recipe.seq_len)?;
     if prepared.train.hash() != used.text || prepared.summary.tokenizer_sha256 != used.tokenizer {
         let what = "not the text that this run was trained on; prepare the same text there again";
         return Err(Error::data(&used.prepared, "key", what));
@@ -110,12 +111,17 @@ pub fn resume(out: &Path) -> Result<Run> {
 pub fn steps(recipe: &Recipe, prepared: &Prepared) -> Result<Layout> {
     let (data, rng) = (&prepared.train, Rng::new(recipe.seed));
     let words = |i| data.segment(i).words;
-    Layout::new(&recipe.schedule.blocks()?, data.len(), words, recipe.batch.segments, rng)
+    Layout::new(&recipe.schedule.blocks(), data.len(), words, recipe.batch.segments, rng)
 }
 
 impl Run {
     fn open(
-        recipe: Recipe, model: Model, prepared: Prepared, folder: RunFolder, weights: Weights, text: &str,
+        recipe: Recipe,
+        model: Model,
+        prepared: Prepared,
+        folder: RunFolder,
+        weights: Weights,
+        text: &str,
     ) -> Result<Run> {
         let hashes = Hashes {
             data: prepared.train.hash(),
@@ -125,8 +131,13 @@ impl Run {
         let timing = TimingWriter::open(&folder.path().join(run_folder::TIMING))?;
         // A run that starts anew begins its log anew; `resume` opens the log at the checkpoint's length.
         let log = folder.path().join(run_folder::LOG);
-        let log = if checkpoint::newest(folder.path())?.is_some() { LogWriter::append(&log)? } else { LogWriter::open(&log, 0)? };
+        let log = if checkpoint::newest(folder.path())?.is_some() {
+            LogWriter::append(&log)?
+        } else {
+            LogWriter::open(&log, 0)?
+        };
         let (seen, step, warnings, resumed) = (BTreeMap::new(), 0, Vec::new(), None);
+        let prepared = Rc::new(prepared);
         Ok(Run { recipe, model, prepared, folder, hashes, weights, seen, step, log, timing, warnings, resumed })
     }
 
@@ -144,13 +155,14 @@ impl Run {
         let recipe = self.recipe.clone();
         let layout = steps(&recipe, &self.prepared)?;
         let rng = Rng::new(recipe.seed);
-        let data = self.prepared.train.clone();
+        let prepared = self.prepared.clone();
+        let data = &prepared.train;
         let model = self.model.clone();
-        let dev = self.prepared.dev.as_ref().map(|dev| DevSet::new(&recipe, dev, &data));
+        let dev = prepared.dev.as_ref().map(|dev| DevSet::new(&recipe, dev, data));
         let mut stepper = Stepper {
             recipe: &recipe,
             model: &model,
-            data: &data,
+            data,
             rng,
             order: Order::new(rng, data.len()),
             grads: vec![0.0; self.weights.params.len()],
@@ -248,7 +260,12 @@ impl Run {
     }
 
     fn measure(
-        &mut self, dev: &Option<DevSet>, block: usize, at: Moment, pool: &mut Pool, listener: &mut dyn Listener,
+        &mut self,
+        dev: &Option<DevSet>,
+        block: usize,
+        at: Moment,
+        pool: &mut Pool,
+        listener: &mut dyn Listener,
     ) -> Result<()> {
         let Some(dev) = dev else { return Ok(()) };
         for found in dev.losses(&self.model, &self.weights.params, pool)? {
