@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use antlm::objective::Objective;
 use antlm::text::{self, prepare::Phase};
 use antlm::train::events::{Event, Listener};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -58,19 +57,24 @@ impl Progress {
         self.speed = Speed::new(Instant::now());
     }
 
-    fn step(&mut self, step: u64, objective: Objective, loss: f64, rows: u64, words_seen: u64, now: Instant) {
-        self.speed.add(rows, now);
-        let done = step - self.run.first_step;
-        let left = self.speed.left(done, self.run.steps.saturating_sub(step), now);
-        let text = format!(
+    /// The line of a step: where the run is, what it learns, how fast, how long still.
+    fn line(&mut self, event: &Event, now: Instant) -> String {
+        let Event::Step { step, objective, loss, rows, words_seen, .. } = event else { return String::new() };
+        self.speed.add(*rows, now);
+        let done = step.saturating_sub(self.run.first_step);
+        let left = self.speed.left(done, self.run.steps.saturating_sub(*step), now);
+        format!(
             "step {} of {}  {objective}  loss {loss:.3}  {} tokens/s  {} of {} words  {} left",
-            grouped(step),
+            grouped(*step),
             grouped(self.run.steps),
             grouped(self.speed.tokens_per_second() as u64),
-            grouped(words_seen),
+            grouped(*words_seen),
             grouped(self.run.words),
             duration(left),
-        );
+        )
+    }
+
+    fn step(&mut self, step: u64, text: String, now: Instant) {
         match &self.bar {
             Some(bar) => {
                 bar.set_position(step);
@@ -97,8 +101,10 @@ impl Listener for Progress {
                 self.start(Totals { steps: *steps, words: *words, first_step: *step });
                 self.say(&format!("going on after step {} from {}", grouped(*step), path.display()));
             }
-            Event::Step { step, objective, loss, rows, words_seen, .. } => {
-                self.step(*step, *objective, *loss, *rows, *words_seen, Instant::now());
+            Event::Step { step, .. } => {
+                let now = Instant::now();
+                let text = self.line(event, now);
+                self.step(*step, text, now);
             }
             Event::Switch { step, block, from, to } => {
                 self.say(&format!("step {}: block {} begins, {from} -> {to}", grouped(*step), block + 1));
@@ -243,6 +249,29 @@ mod tests {
     fn durations_are_short() {
         let text = |s| duration(Duration::from_secs(s));
         assert_eq!([12, 250, 11_100].map(text), ["12 s", "4 min 10 s", "3 h 05 min"]);
+    }
+
+    #[test]
+    fn a_line_says_where_what_how_fast_and_how_long() {
+        let start = Instant::now();
+        let mut progress = Progress::new();
+        progress.run = Totals { steps: 1200, words: 90_000, first_step: 1000 };
+        progress.speed = Speed::new(start);
+        let event = Event::Step {
+            step: 1001,
+            block: 1,
+            epoch: 2,
+            objective: antlm::objective::Objective::Mlm,
+            loss: 4.25,
+            lr: 1e-3,
+            grad_norm: 1.0,
+            rows: 3072,
+            targets: 400,
+            words_seen: 71_000,
+        };
+        let line = progress.line(&event, start + Duration::from_secs(2));
+        let expected = "step 1,001 of 1,200  mlm  loss 4.250  1,536 tokens/s  71,000 of 90,000 words  6 min 38 s left";
+        assert_eq!(line, expected);
     }
 
     #[test]

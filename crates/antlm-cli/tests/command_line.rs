@@ -240,3 +240,30 @@ fn wrong_text_is_named_and_nothing_is_left() {
     std::fs::write(folder.path().join("good.txt"), "A dog sleeps.\n").unwrap();
     refused(folder.path(), &["prepare", "ltg-bert-tiny", "--text", "good.txt", "--out", "mine", "--quiet"], &["mine"]);
 }
+
+/// Ctrl-C ends preparing with 130 and leaves nothing; SIGTERM with 143.
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_preparing_and_leaves_nothing() {
+    use std::io::{BufRead, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    antlm(folder.path(), &["sample-text", "--words", "2000000", "--out", "text.txt"]);
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_antlm"))
+            .args(["prepare", "ltg-bert-tiny", "--text", "text.txt", "--out", "ready"])
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The handlers are in place before the first word about progress.
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "reading the text");
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        let rest: Vec<String> = lines.map(Result::unwrap).collect();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{rest:?}");
+        assert!(rest.last().unwrap().starts_with("antlm: stopped by signal"), "{rest:?}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["text.txt"]);
+    }
+}

@@ -4,7 +4,7 @@
 //! interrupted and an uninterrupted run; what depends on the day (seconds, saving, stopping) goes to `timing.jsonl`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -224,7 +224,7 @@ impl<F: FnMut(&Event) -> Result<()>> Listener for F {
 #[derive(Debug)]
 pub struct LogWriter {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
     bytes: u64,
 }
 
@@ -251,7 +251,7 @@ impl LogWriter {
             }
         }
         file.set_len(bytes).and_then(|()| file.seek(SeekFrom::End(0))).map_err(Error::io(path))?;
-        Ok(LogWriter { path: path.to_owned(), file: BufWriter::new(file), bytes })
+        Ok(LogWriter { path: path.to_owned(), file, bytes })
     }
 
     /// Opens (or makes) the log to write behind what is there.
@@ -270,7 +270,7 @@ impl LogWriter {
     /// # Errors
     /// [`Error::Io`] with the path.
     pub fn sync(&mut self) -> Result<u64> {
-        self.file.flush().and_then(|()| self.file.get_ref().sync_data()).map_err(Error::io(&self.path))?;
+        self.file.sync_data().map_err(Error::io(&self.path))?;
         Ok(self.bytes)
     }
 }
@@ -305,7 +305,7 @@ pub struct Timing {
 #[derive(Debug)]
 pub struct TimingWriter {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
     start: Instant,
     last: Instant,
 }
@@ -319,7 +319,7 @@ impl TimingWriter {
         let mut file = open_log(path)?;
         file.seek(SeekFrom::End(0)).map_err(Error::io(path))?;
         let now = Instant::now();
-        Ok(TimingWriter { path: path.to_owned(), file: BufWriter::new(file), start: now, last: now })
+        Ok(TimingWriter { path: path.to_owned(), file, start: now, last: now })
     }
 }
 
@@ -336,9 +336,6 @@ impl Listener for TimingWriter {
         let seconds = now.duration_since(self.start).as_secs_f64();
         let line = Timing { step: event.step(), seconds, tokens_per_second, event: other };
         write_line(&mut self.file, &line).map_err(Error::io(&self.path))?;
-        if tokens_per_second.is_none() {
-            self.file.flush().map_err(Error::io(&self.path))?;
-        }
         Ok(())
     }
 }
@@ -397,7 +394,7 @@ fn open_log(path: &Path) -> Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(Error::io(path))
 }
 
-/// Writes a line and returns its length in bytes, the line's end included.
+/// Writes a line, at once, so that a run can be watched, and returns its length in bytes, the line's end included.
 fn write_line(file: &mut impl Write, value: &impl Serialize) -> std::io::Result<u64> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
