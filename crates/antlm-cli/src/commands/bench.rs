@@ -2,18 +2,39 @@
 
 use std::io::Write;
 
+use antlm::bench::{self, Options};
 use antlm::objective::Objective;
+use antlm::recipe::Recipe;
 use anyhow::Result;
 
 use crate::args::{Bench, BenchObjective, Precision};
+use crate::output::grouped;
 
-pub fn run(args: &Bench, _out: &mut impl Write) -> Result<()> {
-    let _objective = match args.objective {
+pub fn run(args: &Bench, out: &mut impl Write) -> Result<()> {
+    let objective = match args.objective {
         BenchObjective::Clm => Objective::Clm,
         BenchObjective::Mlm => Objective::Mlm,
     };
     let Precision::F32 = args.precision;
-    // CALL SITE: antlm::bench(recipe, objective, batch, seq, steps, threads) goes here; with --json one line with the
-    // keys of torch_peer.py.
-    anyhow::bail!("bench of {}: not built yet", args.recipe)
+    super::use_threads(args.threads)?;
+    let recipe = Recipe::load(&args.recipe, &[])?;
+    let options = Options { objective, batch: args.batch, seq: args.seq, steps: args.steps };
+    let report = bench::run(&recipe, options)?;
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        writeln!(
+            out,
+            "{} {objective}, {} x {} tokens, f32, {} threads: {:.3} s a step (fastest {:.3} s), {} tokens/s, peak {} MB",
+            report.model,
+            report.batch,
+            report.seq,
+            report.threads,
+            report.seconds_median,
+            report.seconds_min,
+            grouped(report.tokens_per_second as u64),
+            grouped(report.peak_bytes / 1_000_000),
+        )?;
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use antlm::recipe::{Plan, Recipe};
 use antlm::train::input;
 use anyhow::Result;
 
-use super::prepare::prepare;
+use super::prepare::with_progress;
 use crate::args;
 
 pub fn run(args: &args::Plan, out: &mut impl Write) -> Result<()> {
@@ -17,7 +17,9 @@ pub fn run(args: &args::Plan, out: &mut impl Write) -> Result<()> {
         // Segments are counted in tokens, so the text is prepared, and forgotten again.
         let folder = tempfile::tempdir()?;
         let options = input::options(&recipe, &args.text, &[])?;
-        let prepared = prepare(&options, &folder.path().join("prepared"), true)?;
+        let prepared = with_progress(true, &crate::signals::install()?, |progress, cancelled| {
+            antlm::text::prepare::prepare(&options, folder.path().join("prepared"), progress, cancelled)
+        })?;
         Some(input::facts(&prepared))
     };
     let plan = Plan::new(&recipe, facts)?;

@@ -1,11 +1,10 @@
 //! `antlm prepare`: text into a tokenizer and token files.
 
 use std::io::Write;
-use std::path::Path;
 
 use antlm::Error;
 use antlm::recipe::Recipe;
-use antlm::text::prepare::{Counts, Options, Prepared};
+use antlm::text::prepare::{Counts, Prepared};
 use antlm::train::input;
 use anyhow::Result;
 
@@ -17,7 +16,9 @@ pub fn run(args: &Prepare, out: &mut impl Write) -> Result<()> {
     let recipe = Recipe::load(&args.recipe, &args.set)?;
     super::use_threads(args.threads)?;
     let options = input::options(&recipe, &args.text, args.dev.as_slice())?;
-    let prepared = prepare(&options, &args.out, args.quiet || args.json)?;
+    let prepared = with_progress(args.quiet || args.json, &crate::signals::install()?, |progress, cancelled| {
+        antlm::text::prepare::prepare(&options, &args.out, progress, cancelled)
+    })?;
     if args.json {
         let json = serde_json::json!({
             "dir": prepared.dir,
@@ -40,10 +41,13 @@ pub fn run(args: &Prepare, out: &mut impl Write) -> Result<()> {
 }
 
 /// Prepares with progress and signals. A signal ends it without leaving anything behind.
-pub fn prepare(options: &Options, dir: &Path, quiet: bool) -> Result<Prepared> {
-    let cancel = crate::signals::install()?;
+pub fn with_progress(
+    quiet: bool,
+    cancel: &dyn Fn() -> Option<i32>,
+    work: impl FnOnce(&mut dyn FnMut(antlm::text::prepare::Progress), &dyn Fn() -> bool) -> antlm::Result<Prepared>,
+) -> Result<Prepared> {
     let mut progress = Preparing::new(quiet);
-    let result = antlm::text::prepare::prepare(options, dir, &mut |p| progress.show(p), &|| cancel().is_some());
+    let result = work(&mut |p| progress.show(p), &|| cancel().is_some());
     drop(progress);
     Ok(result.map_err(|error| match (error, cancel()) {
         (Error::Stopped(_), Some(signal)) => Error::Stopped(signal),

@@ -2,16 +2,31 @@
 
 use std::io::{BufRead, Write};
 
+use antlm::eval::score::Scorer;
 use antlm::{Error, Result};
 
 use crate::args::Score;
 
-pub fn run(args: &Score, input: impl BufRead, _out: &mut impl Write) -> anyhow::Result<()> {
-    antlm::train::run_folder::check_run(&args.run)?;
-    let _backend: Option<antlm::objective::Backend> = args.backend.map(Into::into);
-    let _sentences = sentences(input).collect::<Result<Vec<String>>>()?;
-    // CALL SITE: antlm::eval::score of each sentence goes here, and its result to `_out`.
-    anyhow::bail!("score: not built yet")
+pub fn run(args: &Score, input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut scorer = Scorer::open(&args.run)?;
+    let backend = args.backend.map_or(scorer.last(), Into::into);
+    if !scorer.trained().contains(&backend) {
+        let trained: Vec<String> = scorer.trained().iter().map(ToString::to_string).collect();
+        eprintln!(
+            "antlm: note: this model was not trained to be read by {backend}, only by {}; its numbers mean little",
+            trained.join(" and ")
+        );
+    }
+    for sentence in sentences(input) {
+        let score = scorer.score(&sentence?, backend)?;
+        if args.json {
+            writeln!(out, "{}", serde_json::to_string(&score)?)?;
+        } else {
+            writeln!(out, "{:.4}\t{}", score.total, score.text)?;
+        }
+        out.flush()?;
+    }
+    Ok(())
 }
 
 /// The lines of the input without their ends; empty lines are skipped.

@@ -1,10 +1,12 @@
 //! `antlm train`: from text to a trained model, or on with an interrupted run.
 
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 use antlm::recipe::Recipe;
+use antlm::text::prepare::{self, Prepared};
 use antlm::train::events::{Event, Listener};
-use antlm::train::{input, run_folder};
+use antlm::train::{input, run, run_folder};
 use anyhow::Result;
 
 use crate::args::Train;
@@ -12,27 +14,42 @@ use crate::progress::Progress;
 
 pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
     super::use_threads(args.threads)?;
-    let _cancel = crate::signals::install()?; // Fn() -> Option<i32>
-    let mut _listeners: Vec<Box<dyn Listener + '_>> = Vec::new();
+    let cancel = crate::signals::install()?;
+    let mut listeners: Vec<Box<dyn Listener + '_>> = Vec::new();
     if args.json {
-        _listeners.push(Box::new(JsonLines(Some(out))));
+        listeners.push(Box::new(JsonLines(Some(out))));
     } else if !args.quiet {
-        _listeners.push(Box::new(Progress::new()));
+        listeners.push(Box::new(Progress::new()));
     }
-    if let Some(run) = &args.resume {
-        run_folder::check_run(run)?;
-        // CALL SITE: antlm::train::run::resume(run, &mut _listeners, &_cancel).
-        anyhow::bail!("train --resume {}: not built yet", run.display());
+    let run = match &args.resume {
+        Some(folder) => run::resume(folder)?,
+        None => {
+            // clap asks for both unless --resume is there.
+            let (name, folder) = (args.recipe.clone().unwrap_or_default(), args.out.clone().unwrap_or_default());
+            let mut recipe = Recipe::load(&name, &args.set)?;
+            if let Some(seed) = args.seed {
+                recipe.seed = seed;
+            }
+            run_folder::check_new(&folder)?;
+            let prepared = prepared(args, &recipe, &folder, &cancel)?;
+            run::create(&recipe, prepared, &folder)?
+        }
+    };
+    Ok(run.train(&mut listeners, &cancel)?)
+}
+
+/// Text that `antlm prepare` made, if `--text` names its folder; otherwise prepares it, or uses again what is there,
+/// in a folder beside the run.
+fn prepared(args: &Train, recipe: &Recipe, folder: &Path, cancel: &dyn Fn() -> Option<i32>) -> Result<Prepared> {
+    if let [dir] = &args.text[..]
+        && dir.join(prepare::SUMMARY_FILE).is_file()
+    {
+        return Ok(input::open(recipe, dir, args.dev.is_some())?);
     }
-    // clap asks for both unless --resume is there.
-    let (name, folder) = (args.recipe.clone().unwrap_or_default(), args.out.clone().unwrap_or_default());
-    let mut recipe = Recipe::load(&name, &args.set)?;
-    if let Some(seed) = args.seed {
-        recipe.seed = seed;
-    }
-    let _options = input::options(&recipe, &args.text, args.dev.as_slice())?;
-    // CALL SITE: antlm::train::run::train(&recipe, &_options, &folder, &mut _listeners, &_cancel).
-    anyhow::bail!("train {} into {}: not built yet", recipe.name, folder.display())
+    let options = input::options(recipe, &args.text, args.dev.as_slice())?;
+    super::prepare::with_progress(args.quiet || args.json, cancel, |progress, cancelled| {
+        prepare::prepare_beside(&options, folder, progress, cancelled)
+    })
 }
 
 /// Prints every event as a line of JSON. When nobody reads them any more, the run goes on without.

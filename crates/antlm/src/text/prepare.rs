@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::bpe::check_vocab_size;
-use super::corpus::{self, Format, Purpose, Source};
+use super::corpus::{self, Format, Purpose, Source, TextFile};
 use super::dataset::{Dataset, check_seq_len};
 use super::shards::Key;
 use super::special::Family;
@@ -192,26 +192,8 @@ pub fn prepare(
 ) -> Result<Prepared> {
     let out = out.as_ref();
     check_place(out)?;
-    check_seq_len(options.seq_len)?;
-    if let TokenizerChoice::Train { vocab_size, .. } = options.tokenizer {
-        check_vocab_size(vocab_size)?;
-    }
-    let train_files = corpus::files(&options.sources, Purpose::Train)?;
-    let dev_files = if options.dev.is_empty() { Vec::new() } else { corpus::files(&options.dev, Purpose::Dev)? };
-    if let Some(file) = dev_files.iter().find(|d| train_files.iter().any(|t| t.path == d.path)) {
-        return Err(Error::data(&file.path, "file", "is in both the training and the dev text"));
-    }
-    let given = match &options.tokenizer {
-        TokenizerChoice::File(path) => Some(Tokenizer::load(path, Some(options.family))?),
-        TokenizerChoice::Train { .. } => None,
-    };
-
     let mut work = Work { progress, cancelled };
-    let total = total_bytes(&train_files) + total_bytes(&dev_files);
-    let mut done = 0;
-    let train_records = work.records(&options.sources, &train_files, &mut done, total)?;
-    let dev_records = work.records(&options.dev, &dev_files, &mut done, total)?;
-    let key = content_key(options, given.as_ref(), &train_records, &dev_records)?;
+    let Inputs { train_files, dev_files, given, train_records, dev_records, key } = Inputs::find(options, &mut work)?;
     if let Some(summary) = read_summary(out)?
         && summary.version == VERSION
         && summary.key == hex(&key)
@@ -266,6 +248,22 @@ pub fn prepare(
     }
     fs::rename(&new, out).map_err(Error::io(out))?;
     Ok(Prepared { reused: false, ..open(out, options.seq_len)? })
+}
+
+/// Prepares text for a run in `run`: in a folder beside it, `prepared/<key>`, that all runs on the same contents and
+/// settings share.
+///
+/// # Errors
+/// Those of [`prepare`].
+pub fn prepare_beside(
+    options: &Options,
+    run: &Path,
+    progress: &mut dyn FnMut(Progress),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Prepared> {
+    let key = Inputs::find(options, &mut Work { progress, cancelled })?.key;
+    let beside = crate::files::parent(run).join("prepared").join(&hex(&key)[..16]);
+    prepare(options, beside, progress, cancelled)
 }
 
 /// Opens prepared text, for rows of `seq_len` tokens.
@@ -330,6 +328,41 @@ fn read_summary(dir: &Path) -> Result<Option<Summary>> {
     serde_json::from_str(&text).map(Some).map_err(|e| {
         Error::data(&path, format!("line {}", e.line()), format!("{e}; remove the folder and prepare the text again"))
     })
+}
+
+/// The files to read, their records, and the key that follows from them and the settings.
+struct Inputs {
+    train_files: Vec<TextFile>,
+    dev_files: Vec<TextFile>,
+    given: Option<Tokenizer>,
+    train_records: Vec<FileRecord>,
+    dev_records: Vec<FileRecord>,
+    key: Key,
+}
+
+impl Inputs {
+    /// Finds and reads all files once, for their checksums.
+    fn find(options: &Options, work: &mut Work<'_>) -> Result<Inputs> {
+        check_seq_len(options.seq_len)?;
+        if let TokenizerChoice::Train { vocab_size, .. } = options.tokenizer {
+            check_vocab_size(vocab_size)?;
+        }
+        let train_files = corpus::files(&options.sources, Purpose::Train)?;
+        let dev_files = if options.dev.is_empty() { Vec::new() } else { corpus::files(&options.dev, Purpose::Dev)? };
+        if let Some(file) = dev_files.iter().find(|d| train_files.iter().any(|t| t.path == d.path)) {
+            return Err(Error::data(&file.path, "file", "is in both the training and the dev text"));
+        }
+        let given = match &options.tokenizer {
+            TokenizerChoice::File(path) => Some(Tokenizer::load(path, Some(options.family))?),
+            TokenizerChoice::Train { .. } => None,
+        };
+        let total = total_bytes(&train_files) + total_bytes(&dev_files);
+        let mut done = 0;
+        let train_records = work.records(&options.sources, &train_files, &mut done, total)?;
+        let dev_records = work.records(&options.dev, &dev_files, &mut done, total)?;
+        let key = content_key(options, given.as_ref(), &train_records, &dev_records)?;
+        Ok(Inputs { train_files, dev_files, given, train_records, dev_records, key })
+    }
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -262,7 +262,7 @@ impl LogWriter {
         let bytes = path.metadata().map_or(0, |m| m.len());
         let mut file = open_log(path)?;
         file.seek(SeekFrom::End(0)).map_err(Error::io(path))?;
-        Ok(LogWriter { path: path.to_owned(), file: BufWriter::new(file), bytes })
+        Ok(LogWriter { path: path.to_owned(), file, bytes })
     }
 
     /// Brings everything to the disk and returns the log's length in bytes: a checkpoint's `log_bytes`.

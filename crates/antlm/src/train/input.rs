@@ -1,11 +1,11 @@
 //! The text of a run: what a recipe and the paths given for it mean for preparing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::recipe::plan::Facts;
 use crate::recipe::{self, Recipe};
 use crate::text::corpus::{DocumentRule, Source};
-use crate::text::prepare::{Options, Prepared, TokenizerChoice};
+use crate::text::prepare::{self, Options, Prepared, TokenizerChoice};
 use crate::{Error, Result};
 
 /// What is to be prepared for a recipe. Paths given as `text` and `dev` take the place of the recipe's own.
@@ -37,6 +37,30 @@ pub fn options(recipe: &Recipe, text: &[PathBuf], dev: &[PathBuf]) -> Result<Opt
         },
         seq_len: recipe.seq_len,
     })
+}
+
+/// Opens text that was prepared before.
+///
+/// # Errors
+/// [`Error::Usage`] when it was prepared for another family, or dev text is given beside it.
+pub fn open(recipe: &Recipe, dir: &Path, dev: bool) -> Result<Prepared> {
+    let prepared = prepare::open(dir, recipe.seq_len)?;
+    let (family, place) = (prepared.summary.family, dir.display());
+    if family != recipe.model.kind {
+        let what = format!("{place}: prepared for a {family:?} model, but recipe {} is of another family", recipe.name);
+        return Err(Error::Usage(what));
+    }
+    if prepared.tokenizer.vocab_size() > recipe.model.vocab_size {
+        let (has, wants) = (prepared.tokenizer.vocab_size(), recipe.model.vocab_size);
+        return Err(Error::Usage(format!(
+            "{place}: prepared with {has} tokens, but recipe {} has {wants}",
+            recipe.name
+        )));
+    }
+    if dev {
+        return Err(Error::Usage(format!("{place}: prepared text has its dev set already; leave --dev out")));
+    }
+    Ok(prepared)
 }
 
 fn source(source: &recipe::Source) -> Source {

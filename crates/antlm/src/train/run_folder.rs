@@ -78,6 +78,14 @@ impl RunFolder {
     }
 }
 
+/// Checks that a run can be made here, before any work is done for it.
+///
+/// # Errors
+/// [`Error::Usage`] when the folder has something in it.
+pub fn check_new(path: &Path) -> Result<()> {
+    if path.exists() { check_empty(path) } else { Ok(()) }
+}
+
 /// The recipe as used, with the hashes of text, tokenizer and version.
 pub const RECIPE: &str = "recipe.toml";
 /// The run's tokenizer.
