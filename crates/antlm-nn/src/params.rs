@@ -3,6 +3,8 @@
 //! Tensors that are multiplied with the same input are registered next to each other, so that one product serves
 //! them ([`Layout::span`]); the names stay the Hub's names.
 
+use rayon::prelude::*;
+
 use crate::rng::{Rng, Stream};
 use crate::{Error, Result};
 
@@ -166,17 +168,17 @@ fn fill(values: &mut [f32], init: Init, rng: Rng, index: u32) {
         Init::Zeros => values.fill(0.0),
         Init::Ones => values.fill(1.0),
         Init::Normal { std } => {
-            for (i, value) in values.iter_mut().enumerate() {
+            values.par_iter_mut().enumerate().for_each(|(i, value)| {
                 *value = (std * normal(rng, index, i as u32, 0)) as f32;
-            }
+            });
         }
         Init::TruncatedNormal { std, scale } => {
-            for (i, value) in values.iter_mut().enumerate() {
+            values.par_iter_mut().enumerate().for_each(|(i, value)| {
                 let mut draws = (0..64).map(|attempt| normal(rng, index, i as u32, attempt));
                 // 64 draws outside ±2 in a row have probability 1e-86; then the value is 0.
                 let z = draws.find(|z| z.abs() <= 2.0).unwrap_or(0.0);
                 *value = (scale * std * z) as f32;
-            }
+            });
         }
     }
 }

@@ -26,10 +26,9 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Limits rayon's threads to this number; all processors without one. Called once, before anything runs.
+/// Sets up rayon's threads: this many, or one for each processor. Called once, before anything runs. The calling
+/// thread is one of them, so that it works on what it hands out instead of sleeping meanwhile.
 fn use_threads(threads: Option<u32>) -> anyhow::Result<()> {
-    if let Some(threads) = threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global()?;
-    }
-    Ok(())
+    let threads = threads.unwrap_or(0) as usize;
+    Ok(rayon::ThreadPoolBuilder::new().use_current_thread().num_threads(threads).build_global()?)
 }

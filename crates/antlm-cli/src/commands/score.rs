@@ -8,6 +8,7 @@ use antlm::{Error, Result};
 use crate::args::Score;
 
 pub fn run(args: &Score, input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
+    super::use_threads(None)?;
     let mut scorer = Scorer::open(&args.run)?;
     let backend = args.backend.map_or(scorer.last(), Into::into);
     if !scorer.trained().contains(&backend) {

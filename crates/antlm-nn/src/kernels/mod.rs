@@ -56,6 +56,11 @@ pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
     add_partials(&partials, sums);
 }
 
+/// Sets everything to 0.
+pub fn clear(x: &mut [f32]) {
+    x.par_chunks_mut(1 << 20).for_each(|x| x.fill(0.0));
+}
+
 /// Adds `x` to `y`, element by element.
 pub fn add_assign(y: &mut [f32], x: &[f32]) {
     const CHUNK: usize = 1 << 15;

@@ -103,7 +103,7 @@ pub fn gradient(
     grads: &mut [f32],
     pool: &mut Pool,
 ) -> Result<(f64, u64, u64)> {
-    grads.fill(0.0);
+    antlm_nn::kernels::clear(grads);
     let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
     let weight = 1.0 / targets.max(1) as f32;
     let (mut sum, mut rows) = (0.0, 0);
