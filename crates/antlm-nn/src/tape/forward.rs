@@ -1,0 +1,310 @@
+//! The operations a tape can record: each checks its operands, runs its kernel and notes what its backward needs.
+
+use std::sync::Arc;
+
+use super::{Act, Attention, Drop, Dropped, Norm, Op, Tape};
+use crate::kernels::attention::{self, Operands};
+use crate::kernels::classifier::{self, Classifier, classifier_loss};
+use crate::kernels::dropout::Rows;
+use crate::kernels::matmul::{Into, Mat, MatMut, Threads, matmul};
+use crate::kernels::norm::{self, LayerNorm};
+use crate::kernels::{activation, rope};
+use crate::params::View;
+use crate::relative::RELATIVE_ROWS;
+use crate::{Error, Result};
+
+fn shape(op: &'static str, expected: impl std::fmt::Display, got: impl std::fmt::Display) -> Error {
+    Error::Shape { op, expected: expected.to_string(), got: got.to_string() }
+}
+
+pub(super) fn check(
+    ok: bool,
+    op: &'static str,
+    expected: impl std::fmt::Display,
+    got: impl std::fmt::Display,
+) -> Result<()> {
+    if ok { Ok(()) } else { Err(shape(op, expected, got)) }
+}
+
+fn check_below(op: &'static str, what: &'static str, list: &[u32], limit: usize) -> Result<()> {
+    match list.iter().find(|&&x| x as usize >= limit) {
+        Some(&index) => Err(Error::Range { op, what, index: index as usize, limit }),
+        None => Ok(()),
+    }
+}
+
+impl Tape<'_> {
+    /// Rows `ids` of the table: `[ids, d]`.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for an id that is not in the table.
+    pub fn embedding(&mut self, ids: &Arc<[u32]>, table: View) -> Result<Act> {
+        check_below("embedding", "id", ids, table.rows)?;
+        let d = table.cols;
+        let y = self.push(ids.len(), d, |tape, y| {
+            let rows = tape.parameter(table);
+            y.chunks_exact_mut(d).zip(ids.iter()).for_each(|(y, &id)| y.copy_from_slice(&rows[id as usize * d..][..d]));
+        });
+        self.record(Op::Embedding { ids: ids.clone(), table, y });
+        Ok(y)
+    }
+
+    /// A parameter as a value, `[rows, cols]`.
+    pub fn param(&mut self, view: View) -> Act {
+        let y = self.push(view.rows, view.cols, |tape, y| y.copy_from_slice(tape.parameter(view)));
+        self.record(Op::Param { view, y });
+        y
+    }
+
+    /// y = x Wᵀ (+ bias) (+ residual): `[n, in]` -> `[n, out]` with `weight: [out, in]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn linear(&mut self, x: Act, weight: View, bias: Option<View>, residual: Option<Act>) -> Result<Act> {
+        let out = weight.rows;
+        check(
+            x.cols == weight.cols,
+            "linear",
+            format!("x with {} columns", weight.cols),
+            format!("{:?}", (x.rows, x.cols)),
+        )?;
+        check(bias.is_none_or(|b| b.cols * b.rows == out), "linear", format!("a bias of {out}"), format!("{bias:?}"))?;
+        let fits = residual.is_none_or(|r| (r.rows, r.cols) == (x.rows, out));
+        check(fits, "linear", format!("a residual of {:?}", (x.rows, out)), format!("{residual:?}"))?;
+        let y = self.push(x.rows, out, |tape, y| {
+            let mut into = Into::Write;
+            if let Some(residual) = residual {
+                y.copy_from_slice(tape.value(residual));
+                into = Into::Add;
+            }
+            if let Some(bias) = bias {
+                let bias = tape.parameter(bias);
+                match into {
+                    Into::Write => y.chunks_exact_mut(out).for_each(|y| y.copy_from_slice(bias)),
+                    Into::Add => {
+                        y.chunks_exact_mut(out).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, b)| *y += b))
+                    }
+                }
+                into = Into::Add;
+            }
+            let (a, w) = (Mat::new(tape.value(x), x.rows, x.cols), Mat::new(tape.parameter(weight), out, x.cols));
+            matmul(MatMut::new(y, x.rows, out), into, 1.0, a, w.t(), Threads::All);
+        });
+        self.record(Op::Linear { x, weight, bias, residual, y });
+        Ok(y)
+    }
+
+    /// Layer norm over rows, with what [`Norm`] adds: `[n, d]` -> `[n, d]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn layer_norm(&mut self, x: Act, norm: &Norm) -> Result<Act> {
+        let d = x.cols;
+        let fits = norm.affine.is_none_or(|(g, b)| g.rows * g.cols == d && b.rows * b.cols == d);
+        check(fits, "layer_norm", format!("vectors of {d}"), format!("{:?}", norm.affine))?;
+        let fits = norm.residual.is_none_or(|r| (r.rows, r.cols) == (x.rows, d));
+        check(fits, "layer_norm", format!("a residual of {:?}", (x.rows, d)), format!("{:?}", norm.residual))?;
+        let drop = self.site(norm.drop.as_ref());
+        let mut stats = self.pool.take(2 * x.rows);
+        let y = self.push(x.rows, d, |tape, y| {
+            let spec = tape.layer_norm_spec(norm.eps, norm.affine, &drop);
+            norm::layer_norm(spec, d, tape.value(x), norm.residual.map(|r| tape.value(r)), y, &mut stats);
+        });
+        let stats = self.keep(stats, x.rows, 2);
+        self.record(Op::LayerNorm { x, eps: norm.eps, affine: norm.affine, drop, residual: norm.residual, stats, y });
+        Ok(y)
+    }
+
+    fn layer_norm_spec<'s>(&'s self, eps: f32, affine: Option<(View, View)>, drop: &'s Dropped) -> LayerNorm<'s> {
+        let affine = affine.map(|(gamma, beta)| (self.parameter(gamma), self.parameter(beta)));
+        LayerNorm { eps, affine, drop: drop.as_ref().map(|(site, rows)| (*site, rows)) }
+    }
+
+    /// y = w x / √(mean(x²) + eps) over rows.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn rms_norm(&mut self, x: Act, weight: View, eps: f32) -> Result<Act> {
+        let d = x.cols;
+        check(weight.rows * weight.cols == d, "rms_norm", format!("a vector of {d}"), format!("{weight:?}"))?;
+        let mut stats = self.pool.take(x.rows);
+        let y = self
+            .push(x.rows, d, |tape, y| norm::rms_norm(d, eps, tape.value(x), tape.parameter(weight), y, &mut stats));
+        let stats = self.keep(stats, x.rows, 1);
+        self.record(Op::RmsNorm { x, weight, stats, y });
+        Ok(y)
+    }
+
+    /// Turns q and k of `x = [q|k|v]: [n, 3 d]` by their positions, in place: `x` must not be used afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], and [`Error::Range`] for a position that the table lacks.
+    pub fn rope(&mut self, x: Act, table: &Arc<rope::Table>, heads: usize, positions: &Arc<[u32]>) -> Result<Act> {
+        let fits = positions.len() == x.rows && heads > 0 && x.cols.is_multiple_of(6 * heads);
+        check(fits, "rope", "[n, 3 d] with n positions and heads of even width", format!("{x:?}, {heads} heads"))?;
+        check_below("rope", "position", positions, table.positions())?;
+        let mut buffer = std::mem::take(&mut self.values[x.id]);
+        rope::rope(table, x.cols / 3, heads, positions, &mut buffer, false);
+        let y = self.keep(buffer, x.rows, x.cols);
+        self.record(Op::Rope { x, table: table.clone(), heads, positions: positions.clone(), y });
+        Ok(y)
+    }
+
+    /// Attention over packed segments: `qkv: [n, 3 d]` (and positions `[63, 2 d]`) -> `[n, d]`.
+    /// `bounds` are the segments' starts and `n` at the end, increasing from 0.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn attention(
+        &mut self,
+        qkv: Act,
+        positions: Option<Act>,
+        spec: &Attention,
+        bounds: &Arc<[u32]>,
+    ) -> Result<Act> {
+        let (n, d) = (qkv.rows, qkv.cols / 3);
+        let fits = spec.heads > 0 && qkv.cols == 3 * d && d.is_multiple_of(spec.heads);
+        check(fits, "attention", format!("[n, 3 d] with d a multiple of {} heads", spec.heads), format!("{qkv:?}"))?;
+        let fits =
+            bounds.first() == Some(&0) && bounds.last() == Some(&(n as u32)) && bounds.windows(2).all(|w| w[0] < w[1]);
+        check(
+            fits || (n == 0 && bounds.len() <= 1),
+            "attention",
+            format!("bounds from 0 to {n}, increasing"),
+            format!("{} bounds", bounds.len()),
+        )?;
+        let fits = positions.is_none_or(|p| (p.rows, p.cols) == (RELATIVE_ROWS, 2 * d));
+        check(fits, "attention", format!("positions {:?}", (RELATIVE_ROWS, 2 * d)), format!("{positions:?}"))?;
+        let drop = match self.site(spec.drop.as_ref()) {
+            Some((site, Rows::From(first))) => Some((site, first)),
+            Some(_) => return Err(shape("attention", "dropout over consecutive rows", "picked or shared rows")),
+            None => None,
+        };
+        let spec = attention::Spec { heads: spec.heads, d, scale: spec.scale, causal: spec.causal, drop };
+        let mut stats = self.pool.take(n * 2 * spec.heads);
+        let y = self.push(n, d, |tape, y| {
+            let operands = Operands { qkv: tape.value(qkv), positions: positions.map(|p| tape.value(p)), bounds };
+            attention::attention(spec, operands, y, &mut stats);
+        });
+        let stats = self.keep(stats, n, 2 * spec.heads);
+        self.record(Op::Attention { qkv, positions, spec, bounds: bounds.clone(), stats, y });
+        Ok(y)
+    }
+
+    /// `[u|g]: [n, 2 w]` -> LN₀(u ⊙ gelu_tanh(g)): `[n, w]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn geglu_norm(&mut self, x: Act, eps: f32) -> Result<Act> {
+        check(x.cols.is_multiple_of(2), "geglu_norm", "an even number of columns", x.cols)?;
+        let mut stats = self.pool.take(x.rows);
+        let y = self
+            .push(x.rows, x.cols / 2, |tape, y| activation::geglu_norm(x.cols / 2, eps, tape.value(x), y, &mut stats));
+        let stats = self.keep(stats, x.rows, 1);
+        self.record(Op::GegluNorm { x, stats, y });
+        Ok(y)
+    }
+
+    /// `[gate|up]: [n, 2 w]` -> silu(gate) ⊙ up: `[n, w]`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn swiglu(&mut self, x: Act) -> Result<Act> {
+        check(x.cols.is_multiple_of(2), "swiglu", "an even number of columns", x.cols)?;
+        let y = self.push(x.rows, x.cols / 2, |tape, y| activation::swiglu(x.cols / 2, tape.value(x), y));
+        self.record(Op::Swiglu { x, y });
+        Ok(y)
+    }
+
+    /// Exact GELU, element by element.
+    pub fn gelu(&mut self, x: Act) -> Act {
+        let y = self.push(x.rows, x.cols, |tape, y| activation::gelu_forward(tape.value(x), y));
+        self.record(Op::Gelu { x, y });
+        y
+    }
+
+    /// y = drop(x) (+ residual). Without dropout in this pass the first is `x` itself.
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn dropout(&mut self, x: Act, drop: &Drop, residual: Option<Act>) -> Result<Act> {
+        let fits = residual.is_none_or(|r| (r.rows, r.cols) == (x.rows, x.cols));
+        check(fits, "dropout", format!("a residual of {:?}", (x.rows, x.cols)), format!("{residual:?}"))?;
+        let drop = self.site(Some(drop));
+        if drop.is_none() && residual.is_none() {
+            return Ok(x);
+        }
+        let y = self.push(x.rows, x.cols, |tape, y| {
+            let drop = drop.as_ref().map(|(site, rows)| (*site, rows));
+            activation::dropout_add(x.cols, drop, tape.value(x), residual.map(|r| tape.value(r)), y);
+        });
+        self.record(Op::Dropout { x, drop, residual, y });
+        Ok(y)
+    }
+
+    /// The rows `rows` of `x`: `[m, d]`. A row may be asked for once.
+    ///
+    /// # Errors
+    /// [`Error::Range`].
+    pub fn gather(&mut self, x: Act, rows: &Arc<[u32]>) -> Result<Act> {
+        check_below("gather", "row", rows, x.rows)?;
+        let d = x.cols;
+        let y = self.push(rows.len(), d, |tape, y| {
+            let x = tape.value(x);
+            y.chunks_exact_mut(d).zip(rows.iter()).for_each(|(y, &row)| y.copy_from_slice(&x[row as usize * d..][..d]));
+        });
+        self.record(Op::Gather { x, rows: rows.clone(), y });
+        Ok(y)
+    }
+
+    /// -log p(target) of every row of `x: [m, d]` under softmax(x Eᵀ + bias), `table: [V, d]`, in nats: `[m]`.
+    /// In a pass with gradients, each row counts `weight` times in the loss that [`backward`](Tape::backward) derives.
+    ///
+    /// # Errors
+    /// [`Error::Shape`], [`Error::Range`].
+    pub fn classifier_loss(
+        &mut self,
+        x: Act,
+        table: View,
+        bias: Option<View>,
+        targets: &[u32],
+        weight: f32,
+    ) -> Result<Vec<f32>> {
+        check(x.cols == table.cols, "classifier_loss", format!("x with {} columns", table.cols), x.cols)?;
+        check(targets.len() == x.rows, "classifier_loss", format!("{} targets", x.rows), targets.len())?;
+        check(
+            bias.is_none_or(|b| b.rows * b.cols == table.rows),
+            "classifier_loss",
+            format!("a bias of {}", table.rows),
+            format!("{bias:?}"),
+        )?;
+        check_below("classifier_loss", "target", targets, table.rows)?;
+        let layer = Classifier { d: x.cols, table: self.parameter(table), bias: bias.map(|b| self.parameter(b)) };
+        let mut nll = vec![0.0; x.rows];
+        let mut gx = self.grads.is_some().then(|| self.pool.take(x.rows * x.cols));
+        let mut logits = std::mem::take(&mut self.pool.logits);
+        let grads = match (&mut self.grads, &mut gx) {
+            (Some(flat), Some(gx)) => {
+                let (table, bias) = disjoint(flat, table, bias)?;
+                Some(classifier::Grads { x: gx, table, bias, weight })
+            }
+            _ => None,
+        };
+        classifier_loss(layer, &self.values[x.id], targets, &mut nll, grads, &mut logits);
+        self.pool.logits = logits;
+        if let Some(gx) = gx {
+            let gx = self.keep(gx, x.rows, x.cols);
+            self.record(Op::Loss { x, gx });
+        }
+        Ok(nll)
+    }
+}
+
+/// Two views of the flat gradients at once.
+fn disjoint(flat: &mut [f32], first: View, second: Option<View>) -> Result<(&mut [f32], Option<&mut [f32]>)> {
+    let Some(second) = second else { return Ok((&mut flat[first.range()], None)) };
+    let [first, second] = flat.get_disjoint_mut([first.range(), second.range()]).map_err(|_| {
+        shape("classifier_loss", "table and bias apart from each other", format!("{first:?} and {second:?}"))
+    })?;
+    Ok((first, Some(second)))
+}

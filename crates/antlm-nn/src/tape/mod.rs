@@ -1,0 +1,274 @@
+//! The tape: runs fused operations forward, records them, and runs their hand-written backwards in reverse.
+//!
+//! A value is a matrix `[rows, cols]` in a buffer of its own; buffers come from a [`Pool`] that outlives the tape, so
+//! that a step allocates nothing after the first. Gradients of values exist only between their last use and their
+//! origin; gradients of parameters are added to one flat buffer with the layout of the parameters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::Result;
+use crate::kernels::attention;
+use crate::kernels::dropout::{Rows, Site};
+use crate::kernels::rope;
+use crate::params::View;
+use crate::rng::Rng;
+
+mod backward;
+mod forward;
+
+use forward::check;
+
+/// Buffers that wait to be used again, by size.
+#[derive(Debug, Default)]
+pub struct Pool {
+    free: BTreeMap<usize, Vec<Vec<f32>>>,
+    logits: Vec<f32>,
+}
+
+impl Pool {
+    /// A buffer of `len` values; what is in it is anybody's guess, so every operation writes all of its output.
+    fn take(&mut self, len: usize) -> Vec<f32> {
+        // A little larger is fine (packed batches differ in size), much larger would be waste.
+        let fit = self.free.range(len..=len + len / 4 + 1024).next().map(|(&capacity, _)| capacity);
+        let mut buffer = match fit.and_then(|capacity| self.free.get_mut(&capacity)).and_then(Vec::pop) {
+            Some(buffer) => buffer,
+            None => Vec::with_capacity(len),
+        };
+        buffer.resize(len, 0.0);
+        buffer
+    }
+
+    fn give(&mut self, buffer: Vec<f32>) {
+        if buffer.capacity() > 0 {
+            self.free.entry(buffer.capacity()).or_default().push(buffer);
+        }
+    }
+}
+
+/// A value on the tape: a matrix `[rows, cols]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Act {
+    id: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+}
+
+/// Where dropout's random numbers come from in this pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// The run's generator.
+    pub rng: Rng,
+    /// The optimiser step.
+    pub step: u32,
+}
+
+/// A dropout with its place in the model and the rows of the step it applies to.
+#[derive(Clone, Debug)]
+pub struct Drop {
+    /// Number of the place, unique in the model.
+    pub site: u32,
+    /// Probability.
+    pub p: f64,
+    /// Which rows of the step these are.
+    pub rows: Rows,
+}
+
+/// What [`Tape::layer_norm`] does besides the norm: y = residual + drop(γ x̂ + β).
+#[derive(Clone, Debug, Default)]
+pub struct Norm {
+    /// Added to the variance.
+    pub eps: f32,
+    /// γ and β.
+    pub affine: Option<(View, View)>,
+    /// Dropout of the normed value.
+    pub drop: Option<Drop>,
+    /// Added at the end.
+    pub residual: Option<Act>,
+}
+
+/// What [`Tape::attention`] needs besides its operands.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// Number of heads.
+    pub heads: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Nothing to the right is seen.
+    pub causal: bool,
+    /// Dropout of the weights; its rows must be [`Rows::From`].
+    pub drop: Option<Drop>,
+}
+
+type Dropped = Option<(Site, Rows)>;
+
+/// One recorded operation: its operands, its result and what its backward needs.
+enum Op {
+    Embedding {
+        ids: Arc<[u32]>,
+        table: View,
+        y: Act,
+    },
+    Param {
+        view: View,
+        y: Act,
+    },
+    Linear {
+        x: Act,
+        weight: View,
+        bias: Option<View>,
+        residual: Option<Act>,
+        y: Act,
+    },
+    LayerNorm {
+        x: Act,
+        eps: f32,
+        affine: Option<(View, View)>,
+        drop: Dropped,
+        residual: Option<Act>,
+        stats: Act,
+        y: Act,
+    },
+    RmsNorm {
+        x: Act,
+        weight: View,
+        stats: Act,
+        y: Act,
+    },
+    Rope {
+        x: Act,
+        table: Arc<rope::Table>,
+        heads: usize,
+        positions: Arc<[u32]>,
+        y: Act,
+    },
+    Attention {
+        qkv: Act,
+        positions: Option<Act>,
+        spec: attention::Spec,
+        bounds: Arc<[u32]>,
+        stats: Act,
+        y: Act,
+    },
+    GegluNorm {
+        x: Act,
+        stats: Act,
+        y: Act,
+    },
+    Swiglu {
+        x: Act,
+        y: Act,
+    },
+    Gelu {
+        x: Act,
+        y: Act,
+    },
+    Dropout {
+        x: Act,
+        drop: Dropped,
+        residual: Option<Act>,
+        y: Act,
+    },
+    Gather {
+        x: Act,
+        rows: Arc<[u32]>,
+        y: Act,
+    },
+    /// The gradient of `x` was made in the forward pass.
+    Loss {
+        x: Act,
+        gx: Act,
+    },
+}
+
+impl Op {
+    /// The value that the operation made.
+    fn result(&self) -> Act {
+        match *self {
+            Op::Embedding { y, .. }
+            | Op::Param { y, .. }
+            | Op::Linear { y, .. }
+            | Op::LayerNorm { y, .. }
+            | Op::RmsNorm { y, .. }
+            | Op::Rope { y, .. }
+            | Op::Attention { y, .. }
+            | Op::GegluNorm { y, .. }
+            | Op::Swiglu { y, .. }
+            | Op::Gelu { y, .. }
+            | Op::Dropout { y, .. }
+            | Op::Gather { y, .. } => y,
+            Op::Loss { gx, .. } => gx,
+        }
+    }
+}
+
+/// One forward pass (and its backward) over one micro-batch.
+pub struct Tape<'a> {
+    params: &'a [f32],
+    grads: Option<&'a mut [f32]>,
+    pool: &'a mut Pool,
+    dropout: Option<Dropout>,
+    values: Vec<Vec<f32>>,
+    ops: Vec<Op>,
+}
+
+impl std::ops::Drop for Tape<'_> {
+    fn drop(&mut self) {
+        for value in self.values.drain(..) {
+            self.pool.give(value);
+        }
+    }
+}
+
+impl<'a> Tape<'a> {
+    /// A pass over `params` (a flat buffer). With `grads` (as long) it can be run backward; with `dropout` it drops.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the two buffers differ in length.
+    pub fn new(
+        params: &'a [f32],
+        grads: Option<&'a mut [f32]>,
+        dropout: Option<Dropout>,
+        pool: &'a mut Pool,
+    ) -> Result<Tape<'a>> {
+        if let Some(grads) = &grads {
+            check(grads.len() == params.len(), "tape", format!("{} gradients", params.len()), grads.len())?;
+        }
+        Ok(Tape { params, grads, pool, dropout, values: Vec::new(), ops: Vec::new() })
+    }
+
+    /// The numbers of a value, row-major.
+    pub fn value(&self, act: Act) -> &[f32] {
+        &self.values[act.id]
+    }
+
+    fn parameter(&self, view: View) -> &'a [f32] {
+        &self.params[view.range()]
+    }
+
+    fn push(&mut self, rows: usize, cols: usize, fill: impl FnOnce(&Self, &mut [f32])) -> Act {
+        let mut buffer = self.pool.take(rows * cols);
+        fill(self, &mut buffer);
+        self.values.push(buffer);
+        Act { id: self.values.len() - 1, rows, cols }
+    }
+
+    fn record(&mut self, op: Op) {
+        if self.grads.is_some() {
+            self.ops.push(op);
+        }
+    }
+
+    fn site(&self, drop: Option<&Drop>) -> Dropped {
+        let (dropout, drop) = (self.dropout?, drop?);
+        Some((Site::new(dropout.rng, drop.site, dropout.step, drop.p)?, drop.rows.clone()))
+    }
+
+    /// Stores a buffer that was filled beside a value.
+    fn keep(&mut self, buffer: Vec<f32>, rows: usize, cols: usize) -> Act {
+        self.values.push(buffer);
+        Act { id: self.values.len() - 1, rows, cols }
+    }
+}
