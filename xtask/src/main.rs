@@ -1,25 +1,46 @@
-//! `cargo xtask check`: what every change has to pass besides the tests.
+//! `cargo xtask`: the checks that every change has to pass besides the tests, and the measurements.
 
+mod bench;
+mod dev_table;
 mod licences;
 mod readme;
 mod sizes;
+mod texts;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
 
-const HELP: &str = "\
-usage: cargo xtask COMMAND
-  check      all of the following
-  format     rustfmt would change nothing
-  clippy     no warnings
-  sizes      the engine's lines against its limit; files over 600 lines
-  licences   every dependency has a licence that we accept; advisories, where cargo-deny and its database are there
-  readme     README.md's commands are those that .ci/run runs";
+/// Checks and chores of this repository.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// format, readme, sizes, licences and clippy, one after another
+    Check,
+    /// rustfmt would change nothing
+    Format,
+    /// No warnings
+    Clippy,
+    /// The engine's lines against its limit; files over 600 lines
+    Sizes,
+    /// Licences of the dependencies; advisories, where cargo-deny and its database are there
+    Licences,
+    /// README.md's commands are those that .ci/run runs
+    Readme,
+    Bench(bench::Options),
+    DevTable(dev_table::Options),
+}
 
 fn main() -> ExitCode {
-    match run() {
+    match run(Cli::parse().chore) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -28,27 +49,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
+fn run(chore: Chore) -> Result<()> {
     let root = root()?;
-    let command = std::env::args().nth(1).unwrap_or_default();
-    match command.as_str() {
-        "check" => {
+    match chore {
+        Chore::Check => {
             format(&root)?;
             readme::check(&root)?;
             sizes::check(&root)?;
             licences::check(&root)?;
             clippy(&root)
         }
-        "format" => format(&root),
-        "clippy" => clippy(&root),
-        "sizes" => sizes::check(&root),
-        "licences" => licences::check(&root),
-        "readme" => readme::check(&root),
-        "" | "help" | "--help" | "-h" => {
-            println!("{HELP}");
-            Ok(())
-        }
-        other => bail!("no command {other:?}\n{HELP}"),
+        Chore::Format => format(&root),
+        Chore::Clippy => clippy(&root),
+        Chore::Sizes => sizes::check(&root),
+        Chore::Licences => licences::check(&root),
+        Chore::Readme => readme::check(&root),
+        Chore::Bench(options) => bench::run(&root, &options),
+        Chore::DevTable(options) => dev_table::run(&root, &options),
     }
 }
 
@@ -73,4 +90,19 @@ fn cargo(root: &Path, args: &[&str]) -> Result<()> {
         bail!("cargo {} failed", args.join(" "));
     }
     Ok(())
+}
+
+/// Builds antlm for release; says where cargo put the program, which its settings may change.
+fn build_antlm(root: &Path) -> Result<PathBuf> {
+    let args = ["build", "--release", "--locked", "--package=antlm-cli", "--message-format=json-render-diagnostics"];
+    let mut command = Command::new(env!("CARGO"));
+    let output =
+        command.args(args).current_dir(root).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("cargo build failed");
+    }
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let program = artifacts.filter_map(|artifact| artifact["executable"].as_str().map(PathBuf::from)).next_back();
+    program.context("cargo build names no program")
 }

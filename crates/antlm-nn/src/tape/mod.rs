@@ -19,29 +19,53 @@ mod forward;
 
 use forward::check;
 
-/// Buffers that wait to be used again, by size.
+/// Buffers that wait to be used again. It never holds more than twice what was in use at one time.
 #[derive(Debug, Default)]
 pub struct Pool {
+    /// By capacity, which is always a [`Pool::class`].
     free: BTreeMap<usize, Vec<Vec<f32>>>,
+    /// Values in `free`, in use now, and most ever in use.
+    waiting: usize,
+    live: usize,
+    peak: usize,
     logits: Vec<f32>,
 }
 
 impl Pool {
+    /// Sizes are rounded up to eighths of a power of two, so that packed batches of nearly the same size share buffers.
+    fn class(len: usize) -> usize {
+        let step = (len.next_power_of_two() / 16).max(64);
+        len.next_multiple_of(step)
+    }
+
     /// A buffer of `len` values; what is in it is anybody's guess, so every operation writes all of its output.
     fn take(&mut self, len: usize) -> Vec<f32> {
-        // A little larger is fine (packed batches differ in size), much larger would be waste.
-        let fit = self.free.range(len..=len + len / 4 + 1024).next().map(|(&capacity, _)| capacity);
-        let mut buffer = match fit.and_then(|capacity| self.free.get_mut(&capacity)).and_then(Vec::pop) {
-            Some(buffer) => buffer,
-            None => Vec::with_capacity(len),
+        let class = Pool::class(len);
+        self.live += class;
+        self.peak = self.peak.max(self.live);
+        let mut buffer = match self.free.get_mut(&class).and_then(Vec::pop) {
+            Some(buffer) => {
+                self.waiting -= class;
+                buffer
+            }
+            None => {
+                if self.waiting + self.live > 2 * self.peak {
+                    self.free.clear();
+                    self.waiting = 0;
+                }
+                Vec::with_capacity(class)
+            }
         };
         buffer.resize(len, 0.0);
         buffer
     }
 
     fn give(&mut self, buffer: Vec<f32>) {
-        if buffer.capacity() > 0 {
-            self.free.entry(buffer.capacity()).or_default().push(buffer);
+        let class = buffer.capacity();
+        if class > 0 {
+            self.live = self.live.saturating_sub(class);
+            self.waiting += class;
+            self.free.entry(class).or_default().push(buffer);
         }
     }
 }
@@ -265,5 +289,36 @@ impl<'a> Tape<'a> {
     fn keep(&mut self, buffer: Vec<f32>, rows: usize, cols: usize) -> Act {
         self.values.push(buffer);
         Act { id: self.values.len() - 1, rows, cols }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_stays_small_whatever_sizes_come() {
+        let mut pool = Pool::default();
+        for size in (1..2000).map(|i| (i * 7919) % 5000 + 1) {
+            let buffers: Vec<Vec<f32>> = (0..4).map(|k| pool.take(size + 10 * k)).collect();
+            assert!(buffers.iter().enumerate().all(|(k, buffer)| buffer.len() == size + 10 * k));
+            buffers.into_iter().for_each(|buffer| pool.give(buffer));
+            assert_eq!(pool.live, 0);
+            assert!(pool.waiting <= 2 * pool.peak && pool.peak <= 4 * Pool::class(5030));
+        }
+        // Nearly the same size: the same buffer.
+        let buffer = pool.take(1000);
+        let place = buffer.as_ptr();
+        pool.give(buffer);
+        assert_eq!(pool.take(990).as_ptr(), place);
+    }
+
+    #[test]
+    fn sizes_are_rounded_up_a_little() {
+        for len in 1..10_000 {
+            let class = Pool::class(len);
+            assert!(class >= len && class <= len + len / 8 + 64, "{len} {class}");
+            assert_eq!(Pool::class(class), class);
+        }
     }
 }

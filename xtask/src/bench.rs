@@ -1,0 +1,201 @@
+//! `cargo xtask bench`: step times of antlm and of PyTorch, by turns on the same machine, as a Markdown table.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+/// Step times of antlm beside PyTorch's, by turns
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask bench
+  cargo xtask bench --python venv/bin/python --rounds 5 --json target/bench.json
+In every round each program runs once a cell (8 x 128 tokens, f32), the second round in the opposite order, and so on.
+Let nothing else run meanwhile. bench/peers/README.md says how to make the Python.")]
+pub struct Options {
+    /// A Python with PyTorch; without it antlm runs alone
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+    /// The peer's script
+    #[arg(long, value_name = "FILE", default_value = "bench/peers/torch_peer.py")]
+    peer: PathBuf,
+    /// Also the peer with torch.compile
+    #[arg(long, requires = "python")]
+    compile: bool,
+    /// Recipes that the peer knows by the same names
+    #[arg(long, value_delimiter = ',', default_value = "ltg-bert-small,babyllama-58m")]
+    models: Vec<String>,
+    /// clm, mlm
+    #[arg(long, value_delimiter = ',', default_value = "clm,mlm")]
+    objectives: Vec<String>,
+    /// How often everything is run
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Steps timed in one run, after two that warm up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Threads of each program (default: what each takes by itself)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    threads: Option<u32>,
+    /// Also write every run's line and the machine here
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// One of the programs that are compared.
+struct Program {
+    name: &'static str,
+    /// The program, and what comes before the model.
+    start: Vec<String>,
+    /// What comes between model and objective.
+    objective: &'static [&'static str],
+    /// What comes at the end.
+    end: &'static [&'static str],
+}
+
+/// The runs of one model and objective: `[program][round]`.
+struct Cell {
+    model: String,
+    objective: String,
+    runs: Vec<Vec<Value>>,
+}
+
+/// Runs everything and prints the table.
+pub fn run(root: &Path, options: &Options) -> Result<()> {
+    let programs = programs(root, options)?;
+    let mut cells = Vec::new();
+    for model in &options.models {
+        for objective in &options.objectives {
+            let (model, objective) = (model.clone(), objective.clone());
+            cells.push(Cell { model, objective, runs: vec![Vec::new(); programs.len()] });
+        }
+    }
+    for round in 0..options.rounds {
+        for cell in &mut cells {
+            for turn in 0..programs.len() {
+                let index = if round % 2 == 0 { turn } else { programs.len() - 1 - turn };
+                let line = one(&programs[index], cell, options)?;
+                let (seconds, name) = (number(&line, "seconds_median")?, programs[index].name);
+                eprintln!("round {}: {} {}, {name}: {seconds:.3} s a step", round + 1, cell.model, cell.objective);
+                cell.runs[index].push(line);
+            }
+        }
+    }
+    let machine = machine(&programs, &cells, options);
+    print!("{}", table(&programs, &cells)?);
+    println!("\n{machine}");
+    if let Some(path) = &options.json {
+        let runs: Vec<&Value> = cells.iter().flat_map(|cell| cell.runs.iter().flatten()).collect();
+        let text = serde_json::to_string_pretty(&json!({ "machine": machine, "runs": runs }))?;
+        fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn programs(root: &Path, options: &Options) -> Result<Vec<Program>> {
+    let antlm = crate::build_antlm(root)?.display().to_string();
+    let start = vec![antlm, "bench".into()];
+    let mut programs = vec![Program { name: "antlm", start, objective: &["--objective"], end: &["--json"] }];
+    if let Some(python) = &options.python {
+        // Cargo runs us where the user stands; the default script lies in the repository.
+        let peer = if options.peer.exists() { options.peer.clone() } else { root.join(&options.peer) };
+        let start = vec![python.display().to_string(), peer.display().to_string()];
+        programs.push(Program { name: "torch", start: start.clone(), objective: &[], end: &[] });
+        if options.compile {
+            programs.push(Program { name: "torch.compile", start, objective: &[], end: &["--compile"] });
+        }
+    }
+    Ok(programs)
+}
+
+/// Runs a program once; its line of JSON.
+fn one(program: &Program, cell: &Cell, options: &Options) -> Result<Value> {
+    let mut command = Command::new(&program.start[0]);
+    command.args(&program.start[1..]).arg(&cell.model).args(program.objective).arg(&cell.objective);
+    command.args(["--batch=8", "--seq=128", &format!("--steps={}", options.steps)]).args(program.end);
+    if let Some(threads) = options.threads {
+        command.arg(format!("--threads={threads}"));
+    }
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| program.start[0].clone())?;
+    if !output.status.success() {
+        bail!("{} {} {} failed: {}", program.name, cell.model, cell.objective, output.status);
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().with_context(|| format!("{} printed nothing", program.name))?;
+    serde_json::from_str(line).with_context(|| format!("{}: {line}", program.name))
+}
+
+/// A row a cell: medians over the rounds; the ratios are those of runs of the same round.
+fn table(programs: &[Program], cells: &[Cell]) -> Result<String> {
+    let (peers, mut text) = (&programs[1..], String::new());
+    let mut heads = vec!["cell".to_owned()];
+    heads.extend(programs.iter().map(|program| format!("{}, s a step", program.name)));
+    heads.extend(peers.iter().map(|peer| format!("{}/antlm (min-max)", peer.name)));
+    heads.extend(programs.iter().map(|program| format!("{}, peak MB", program.name)));
+    text += &format!("| {} |\n|{}\n", heads.join(" | "), "---|".repeat(heads.len()));
+    for cell in cells {
+        let column =
+            |index: usize, key| cell.runs[index].iter().map(|run| number(run, key)).collect::<Result<Vec<_>>>();
+        let mut row = vec![format!("{} {}", cell.model, cell.objective)];
+        for index in 0..programs.len() {
+            row.push(format!("{:.3}", median(&column(index, "seconds_median")?)));
+        }
+        let ours = column(0, "seconds_median")?;
+        for index in 1..programs.len() {
+            let ratios: Vec<f64> =
+                column(index, "seconds_median")?.iter().zip(&ours).map(|(theirs, ours)| theirs / ours).collect();
+            let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(l, h), &x| (l.min(x), h.max(x)));
+            row.push(format!("{:.2} ({low:.2}-{high:.2})", median(&ratios)));
+        }
+        for index in 0..programs.len() {
+            row.push(format!("{:.0}", median(&column(index, "peak_bytes")?) / 1e6));
+        }
+        text += &format!("| {} |\n", row.join(" | "));
+    }
+    Ok(text)
+}
+
+/// What all of it ran on, in one line.
+fn machine(programs: &[Program], cells: &[Cell], options: &Options) -> String {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    let model = model.map_or("unknown processor", |(_, name)| name.trim());
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = options.threads.map_or("as many as each program takes".into(), |n| n.to_string());
+    let versions: Vec<&str> =
+        (0..programs.len()).filter_map(|index| cells.first()?.runs[index].first()?["peer"].as_str()).collect();
+    let (rounds, steps) = (options.rounds, options.steps);
+    format!("{model}, {cores} cores; threads: {threads}; {}; {rounds} rounds of {steps} steps", versions.join(", "))
+}
+
+fn number(line: &Value, key: &str) -> Result<f64> {
+    line[key].as_f64().with_context(|| format!("no number {key:?} in {line}"))
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_runs_of_the_same_round() {
+        let program = |name| Program { name, start: Vec::new(), objective: &[], end: &[] };
+        let line = |seconds: f64| json!({ "seconds_median": seconds, "peak_bytes": 5e8 });
+        // The machine was twice as slow in the second round, for both.
+        let runs = vec![vec![line(1.0), line(2.0), line(1.0)], vec![line(2.0), line(4.0), line(1.5)]];
+        let cell = Cell { model: "m".into(), objective: "clm".into(), runs };
+        let text = table(&[program("antlm"), program("torch")], &[cell]).unwrap();
+        assert_eq!(text.lines().last(), Some("| m clm | 1.000 | 2.000 | 2.00 (1.50-2.00) | 500 | 500 |"));
+        assert!(number(&line(1.0), "tokens").is_err());
+    }
+}
