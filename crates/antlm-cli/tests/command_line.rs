@@ -262,7 +262,7 @@ fn a_signal_ends_preparing_and_leaves_nothing() {
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         let rest: Vec<String> = lines.map(Result::unwrap).collect();
         assert_eq!(child.wait().unwrap().code(), Some(code), "{rest:?}");
-        assert!(rest.last().unwrap().starts_with("antlm: stopped by signal"), "{rest:?}");
+        assert!(rest.last().unwrap().starts_with("antlm: stopped by SIG"), "{rest:?}");
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["text.txt"]);
     }

@@ -1,6 +1,8 @@
 //! Closed formulas for the size of a model: parameters, and the memory a training run needs.
 
+use super::Recipe;
 use crate::model::{Config, Kind};
+use crate::{Error, Result};
 use serde::Serialize;
 
 /// Rows of LTG-BERT's table of relative positions: 2 x 32 buckets - 1.
@@ -67,6 +69,38 @@ pub fn memory(config: &Config, rows: u32) -> Memory {
         activations,
         total: 4 * weights + activations,
     }
+}
+
+/// Refuses a run that this machine's memory cannot hold, so that it ends here and not half-way with the system killing
+/// it. Where the system does not say how much there is, nothing is refused.
+///
+/// # Errors
+/// [`Error::Recipe`] with both sizes.
+pub fn check_memory(recipe: &Recipe) -> Result<()> {
+    let needed = memory(&recipe.config(), recipe.micro_rows()).total;
+    match machine_bytes() {
+        Some(there) if needed > there => {
+            let gb = |bytes: u64| bytes as f64 / 1e9;
+            let what = format!(
+                "training takes about {:.1} GB, and this machine has {:.1} GB: take a smaller model, or a smaller \
+                 batch.micro_tokens if it is the activations",
+                gb(needed),
+                gb(there)
+            );
+            Err(Error::Recipe { origin: recipe.name.clone(), place: "model".into(), what })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Memory and swap of this machine, from `/proc` where there is one.
+fn machine_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kb = |key: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim().strip_suffix(" kB")?.trim().parse().ok()
+    };
+    Some((kb("MemTotal:")? + kb("SwapTotal:").unwrap_or(0)) * 1024)
 }
 
 #[cfg(test)]

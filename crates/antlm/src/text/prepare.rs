@@ -36,6 +36,9 @@ pub const SUMMARY_FILE: &str = "prepared.json";
 /// Changes whenever the same text and settings come out differently, or the files' format changes.
 const VERSION: u32 = 1;
 
+/// A `prepared.json` larger than this is damaged: 64 MiB, a quarter of a million files.
+const MAX_SUMMARY: u64 = 64 << 20;
+
 /// Where the tokenizer comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenizerChoice {
@@ -320,10 +323,10 @@ fn check_place(out: &Path) -> Result<()> {
 
 fn read_summary(dir: &Path) -> Result<Option<Summary>> {
     let path = dir.join(SUMMARY_FILE);
-    let text = match fs::read_to_string(&path) {
+    let text = match crate::files::read_text(&path, MAX_SUMMARY) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::Io { path, source: e }),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
     };
     serde_json::from_str(&text).map(Some).map_err(|e| {
         Error::data(&path, format!("line {}", e.line()), format!("{e}; remove the folder and prepare the text again"))
