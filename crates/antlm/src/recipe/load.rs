@@ -99,7 +99,9 @@ fn from_text(text: &str, origin: &str, stem: Option<String>, set: &[String]) -> 
             let Some(mut table) = builtin::table(&base) else {
                 return Err(wrong(origin, "base", format!("no built-in recipe is named {base:?}")));
             };
+            // These say what the base is, not what was made of it.
             table.remove("name");
+            table.remove("description");
             merge(&mut table, own);
             table
         }
