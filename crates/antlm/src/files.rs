@@ -85,7 +85,11 @@ pub fn read_text(path: &Path, most: u64) -> Result<String> {
     let mut bytes = Vec::new();
     file.take(most + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
     if bytes.len() as u64 > most {
-        return Err(Error::data(path, format!("byte {most}"), format!("too long: such a file has at most {most} bytes")));
+        return Err(Error::data(
+            path,
+            format!("byte {most}"),
+            format!("too long: such a file has at most {most} bytes"),
+        ));
     }
     String::from_utf8(bytes)
         .map_err(|e| Error::data(path, format!("byte {}", e.utf8_error().valid_up_to()), "not UTF-8"))

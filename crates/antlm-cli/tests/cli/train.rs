@@ -66,7 +66,9 @@ fn the_folder_is_as_promised(toy: &Toy, run: &str) {
     assert_eq!((&last["block"], &last["precision"], &last["device"]), (&3.into(), &"f32".into(), &"cpu".into()));
 
     let recipe = String::from_utf8(toy.read(&format!("{run}/recipe.toml"))).unwrap();
-    for word in ["[used]", "antlm = ", "text = ", "tokenizer = ", "prepared = ", "schedule = \"2 clm + 1 mlm + 1 mntp\""] {
+    for word in
+        ["[used]", "antlm = ", "text = ", "tokenizer = ", "prepared = ", "schedule = \"2 clm + 1 mlm + 1 mntp\""]
+    {
         assert!(recipe.contains(word), "{word}: {recipe}");
     }
     let log = lines(&toy.read(&format!("{run}/log.jsonl")));
@@ -169,7 +171,11 @@ fn prepared_text_and_a_model_of_one_objective() {
     let causal = antlm_with_input(toy.path(), &["score", "a"], b"The dogs sleep.\n");
     assert_eq!((causal.status.code(), stderr(&causal).as_str()), (Some(0), ""));
     let masked = antlm_with_input(toy.path(), &["score", "a", "--backend", "mlm"], b"The dogs sleep.\n");
-    assert!(masked.status.success() && stderr(&masked).contains("not trained to be read by mlm"), "{}", stderr(&masked));
+    assert!(
+        masked.status.success() && stderr(&masked).contains("not trained to be read by mlm"),
+        "{}",
+        stderr(&masked)
+    );
 }
 
 /// `--json` prints the events, and nothing else goes to stdout.
@@ -213,4 +219,24 @@ fn two_processes_do_not_train_into_one_folder() {
     assert!(succeeds(toy.path(), &["info", "run"]).contains("not finished"));
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// The memory that a plan expects is within a quarter of what a step takes.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_as_planned() {
+    let toy = Toy::new();
+    for recipe in ["ltg-bert-tiny", "babyllama-tiny"] {
+        for batch in ["2", "16"] {
+            let rows = (batch.parse::<u32>().unwrap() * 128).to_string();
+            let (segments, micro) = (format!("batch.segments={batch}"), format!("batch.micro_tokens={rows}"));
+            let plan = succeeds(toy.path(), &["plan", recipe, "--json", "--set", &segments, "--set", &micro]);
+            let bench = ["bench", recipe, "--objective", "clm", "--batch", batch, "--steps", "1", "--json"];
+            let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            let planned = json(&plan)["memory"]["total"].as_f64().unwrap();
+            let measured = json(&succeeds(toy.path(), &bench))["peak_bytes"].as_f64().unwrap();
+            let ratio = planned / measured;
+            assert!((0.75..1.25).contains(&ratio), "{recipe}, {batch} x 128: {planned} planned, {measured} measured");
+        }
+    }
 }

@@ -213,10 +213,11 @@ pub fn prepare(
         (None, TokenizerChoice::File(_)) => unreachable!("a tokenizer file was loaded above"),
     };
 
-    // Everything is made in a folder beside the place and renamed as a whole.
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    let beside = tempfile::Builder::new().prefix(".prepare-").tempdir_in(parent).map_err(Error::io(parent))?;
+    // Everything is made in a hidden folder and renamed as a whole. It lies in the nearest folder above the place that
+    // is there already, so that an error does not leave empty folders.
+    let parent = crate::files::parent(out);
+    let above = parent.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let beside = tempfile::Builder::new().prefix(".prepare-").tempdir_in(above).map_err(Error::io(above))?;
     let new = beside.path().join("new");
     fs::create_dir(&new).map_err(Error::io(&new))?;
 
@@ -245,6 +246,7 @@ pub fn prepare(
         return Err(stopped());
     }
     check_place(out)?;
+    fs::create_dir_all(parent).map_err(Error::io(parent))?;
     if out.exists() {
         let old = beside.path().join("old");
         fs::rename(out, &old).map_err(Error::io(out))?;

@@ -3,95 +3,14 @@
 //! chosen event (then nothing more is saved); the binary's own tests kill processes.
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
 
 use antlm::recipe::Recipe;
-use antlm::text::prepare::{self, prepare};
+use antlm::text::prepare::prepare;
 use antlm::train::events::Event;
 use antlm::train::{checkpoint, input, run};
 use antlm::{Error, Result};
 
-/// A folder with prepared text, and a recipe for some fourteen steps over it: two epochs, a switch, a third epoch.
-struct Toy {
-    folder: tempfile::TempDir,
-    recipe: Recipe,
-    steps: u64,
-    events: u64,
-}
-
-impl Toy {
-    fn new() -> Toy {
-        let folder = tempfile::tempdir().unwrap();
-        let set = [
-            "schedule=2 clm + 1 mntp",
-            "seq_len=24",
-            "model.layers=1",
-            "model.hidden=16",
-            "model.heads=2",
-            "model.intermediate=16",
-            "model.vocab_size=280",
-            "batch.segments=12",
-            "batch.micro_tokens=100",
-            "checkpoints.every=3",
-            "dev.max_segments=2",
-        ];
-        let recipe = Recipe::load("ltg-bert-tiny", &set.map(String::from)).unwrap();
-        let mut text = Vec::new();
-        antlm::text::sample::write(300, 5, &mut text).unwrap();
-        let path = folder.path().join("text.txt");
-        std::fs::write(&path, text).unwrap();
-        let options = input::options(&recipe, &[path], &[]).unwrap();
-        prepare(&options, folder.path().join("prepared"), &mut |_| {}, &|| false).unwrap();
-        let mut toy = Toy { folder, recipe, steps: 0, events: 0 };
-        let (steps, events) = (Cell::new(0), Cell::new(0));
-        let mut count = |event: &Event| {
-            steps.set(event.step());
-            events.set(events.get() + 1);
-            Ok(())
-        };
-        toy.start("whole").unwrap().train(&mut count, &|| None).unwrap();
-        (toy.steps, toy.events) = (steps.get(), events.get());
-        assert!((9..20).contains(&toy.steps), "{}", toy.steps);
-        toy
-    }
-
-    fn run(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn start(&self, name: &str) -> Result<run::Run> {
-        let prepared = prepare::open(self.folder.path().join("prepared"), self.recipe.seq_len)?;
-        run::create(&self.recipe, prepared, &self.run(name))
-    }
-
-    fn resume(&self, name: &str) -> Result<()> {
-        run::resume(&self.run(name))?.train(&mut |_: &Event| Ok(()), &|| None)
-    }
-
-    /// The log and all checkpoints that stay are those of the whole run.
-    fn is_whole(&self, name: &str) {
-        let (whole, found) = (self.run("whole"), self.run(name));
-        let same = |file: &Path| assert!(read(&whole.join(file)) == read(&found.join(file)), "{name}: {file:?} differs");
-        same(Path::new("log.jsonl"));
-        let kept = kept(&whole);
-        assert!(kept.len() == 2 && self::kept(&found) == kept, "{name}: {:?}", self::kept(&found));
-        for folder in kept {
-            for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
-                same(&Path::new("checkpoints").join(&folder).join(file));
-            }
-        }
-    }
-}
-
-fn read(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap()
-}
-
-fn kept(run: &Path) -> Vec<PathBuf> {
-    let mut entries = checkpoint::list(run).unwrap();
-    entries.retain(|entry| checkpoint::read_state(&entry.path).unwrap().1);
-    entries.iter().map(|entry| entry.path.file_name().unwrap().into()).collect()
-}
+use super::toy::{Toy, read};
 
 /// A listener that fails at its n-th event: the run ends there as if its process had been killed.
 fn fails_at(n: u64) -> impl FnMut(&Event) -> Result<()> {
@@ -217,12 +136,12 @@ fn another_text_or_recipe_is_refused() {
     assert!(message().contains("used"), "{}", message());
     std::fs::write(run.join("recipe.toml"), &recipe).unwrap();
 
-    let prepared = toy.folder.path().join("prepared");
-    std::fs::rename(&prepared, toy.folder.path().join("away")).unwrap();
+    let prepared = toy.path().join("prepared");
+    std::fs::rename(&prepared, toy.path().join("away")).unwrap();
     for word in ["prepared", "not there any more", "antlm prepare", "--out"] {
         assert!(message().contains(word), "{}", message());
     }
-    let other = toy.folder.path().join("other.txt");
+    let other = toy.path().join("other.txt");
     std::fs::write(&other, "The dogs sleep.\n\nA cat runs.\n").unwrap();
     let options = input::options(&toy.recipe, &[other], &[]).unwrap();
     prepare(&options, &prepared, &mut |_| {}, &|| false).unwrap();
@@ -231,7 +150,7 @@ fn another_text_or_recipe_is_refused() {
 
     // As the message says: the run's own recipe and the same text bring it back.
     let recipe = Recipe::load(run.join("recipe.toml").to_str().unwrap(), &[]).unwrap();
-    let options = input::options(&recipe, &[toy.folder.path().join("text.txt")], &[]).unwrap();
+    let options = input::options(&recipe, &[toy.path().join("text.txt")], &[]).unwrap();
     prepare(&options, &prepared, &mut |_| {}, &|| false).unwrap();
     toy.resume("whole").unwrap();
 }
