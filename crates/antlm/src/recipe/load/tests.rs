@@ -52,7 +52,13 @@ fn a_recipe_of_ones_own() {
 #[test]
 fn the_recipe_of_a_run_reads_back() {
     let mut recipe = builtin::builtin("babyllama-tiny").unwrap();
-    recipe.used = Some(Used { antlm: "0.1.0".into(), prepared: "p".into(), text: "ab".into(), tokenizer: "cd".into() });
+    recipe.used = Some(Used {
+        antlm: "0.1.0".into(),
+        prepared: "p".into(),
+        vocab_size: 300,
+        text: "ab".into(),
+        tokenizer: "cd".into(),
+    });
     assert_eq!(Recipe::from_toml(&recipe.to_toml().unwrap(), "run").unwrap(), recipe);
     recipe.seed = u64::MAX;
     assert!(recipe.check().is_err());
