@@ -55,13 +55,13 @@ pub struct Recipes {
 #[command(after_help = "\
 Examples:
   antlm plan antlm-ltg-bert-base                     for the BabyLM strict-small corpus
-  antlm plan antlm-ltg-bert-tiny --text my-texts/    for your own text
+  antlm plan antlm-ltg-bert-tiny --text my-texts/    for your own text, or a folder that `antlm prepare` made
   antlm plan babyllama-58m --set schedule='8 clm'")]
 pub struct Plan {
     /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
     #[arg(value_name = "RECIPE")]
     pub recipe: String,
-    /// Files and folders of text (.txt, .train, .jsonl); without them the plan is for 10 million words
+    /// Files and folders of text (.txt, .train, .jsonl), or a prepared folder; without them the plan is for 10 M words
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub text: Vec<PathBuf>,
     /// Change a key of the recipe; can be given several times
@@ -113,14 +113,17 @@ Examples:
   antlm train antlm-ltg-bert-tiny --text my-texts/ --out runs/mine
   antlm train antlm-babyllama-small --text corpus/ --dev dev.txt --out runs/llama --seed 3 --set optimizer.lr=5e-4
   antlm train --resume runs/mine
+  antlm train babyllama-small --text prepared/ --out runs/base       text that `antlm prepare` made
 
+The text is turned into tokens once: what is prepared lies in prepared/ beside the run folder (here runs/prepared/) and
+is used again by all runs on the same text. A run that is resumed needs it.
 Ctrl-C saves and stops; --resume goes on as if nothing had happened, to the same bits. A second Ctrl-C stops at once.
 The run folder holds recipe.toml, tokenizer.json, log.jsonl, timing.jsonl, environment.json and checkpoints/.")]
 pub struct Train {
     /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
     #[arg(value_name = "RECIPE", required_unless_present = "resume", conflicts_with = "resume")]
     pub recipe: Option<String>,
-    /// Files and folders of text (.txt, .train, .jsonl), in place of those the recipe may name
+    /// Files and folders of text (.txt, .train, .jsonl) in place of those the recipe may name, or a prepared folder
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "resume")]
     pub text: Vec<PathBuf>,
     /// The run's folder; it must be new or empty

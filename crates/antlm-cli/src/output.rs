@@ -7,7 +7,7 @@ use antlm::Error;
 /// Exit codes: 2 wrong usage or input, 128 + n stopped by signal n after saving, 1 anything else.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Error>() {
-        Some(Error::Stopped(signal)) => u8::try_from(128 + signal).unwrap_or(1),
+        Some(Error::Stopped { signal, .. }) => u8::try_from(128 + signal).unwrap_or(1),
         Some(Error::Data { .. } | Error::Recipe { .. } | Error::Schedule { .. } | Error::Usage(_)) => 2,
         Some(Error::Io { source, .. }) => match source.kind() {
             // The path that was given is wrong; a full disk, say, is not the user's mistake.
@@ -73,8 +73,9 @@ mod tests {
     fn exit_codes() {
         let io = |kind: ErrorKind| Error::Io { path: "x".into(), source: kind.into() };
         for (error, code) in [
-            (Error::Stopped(2), 130),
-            (Error::Stopped(15), 143),
+            (Error::Stopped { signal: 2, left: "x".into() }, 130),
+            (Error::Stopped { signal: 15, left: "x".into() }, 143),
+            (Error::Diverged { step: 1, loss: f64::NAN, grad_norm: 1.0, advice: "x" }, 1),
             (Error::Usage("x".into()), 2),
             (Error::data("x", "line 1", "y"), 2),
             (io(ErrorKind::NotFound), 2),

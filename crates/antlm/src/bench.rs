@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::model::{Kind, Model};
 use crate::objective::{Batch, Objective};
-use crate::recipe::Recipe;
+use crate::recipe::{BatchSize, Recipe, size};
 use crate::train::step::gradient;
 use crate::{Error, Result};
 
@@ -67,6 +67,9 @@ pub fn run(recipe: &Recipe, options: Options) -> Result<Report> {
     let mut config = recipe.model.clone();
     let p = if config.kind == Kind::LtgBert { 0.1 } else { 0.0 };
     (config.hidden_dropout, config.attention_dropout) = (p, p);
+    let rows = options.batch.saturating_mul(options.seq);
+    let sized = Recipe { seq_len: options.seq as usize, ..recipe.clone() };
+    size::check_memory(&Recipe { batch: BatchSize { segments: options.batch, micro_tokens: rows }, ..sized })?;
     let model = Model::new(&config)?;
     let rng = Rng::new(0);
     let batch = tokens(options, config.vocab_size as u32, rng)?;

@@ -47,9 +47,26 @@ pub enum Error {
     /// Something was asked for that does not go together (an existing run folder, a backend the model lacks).
     #[error("{0}")]
     Usage(String),
-    /// A signal asked to stop; everything was saved first.
-    #[error("stopped by signal {0}; everything was saved")]
-    Stopped(i32),
+    /// A signal asked to stop.
+    #[error("stopped by {}; {left}", signal_name(*signal))]
+    Stopped {
+        /// Its number.
+        signal: i32,
+        /// What is left of the work, and how to go on.
+        left: String,
+    },
+    /// Training has gone wrong: loss or gradient is not a finite number.
+    #[error("step {step}: the loss is {loss} and the gradient's norm {grad_norm}; {advice}")]
+    Diverged {
+        /// The step, from 0 on.
+        step: u32,
+        /// Its loss.
+        loss: f64,
+        /// The norm of its gradient.
+        grad_norm: f64,
+        /// What may help.
+        advice: &'static str,
+    },
     /// The engine refused an operation.
     #[error(transparent)]
     Engine(#[from] antlm_nn::Error),
@@ -65,6 +82,15 @@ impl Error {
     /// A wrong file, with the place in it.
     pub fn data(path: impl AsRef<Path>, place: impl Into<String>, what: impl Into<String>) -> Error {
         Error::Data { path: path.as_ref().to_owned(), place: place.into(), what: what.into() }
+    }
+}
+
+/// The names of the signals that we listen to.
+fn signal_name(signal: i32) -> String {
+    match signal {
+        2 => "SIGINT (Ctrl-C)".into(),
+        15 => "SIGTERM".into(),
+        other => format!("signal {other}"),
     }
 }
 

@@ -76,6 +76,25 @@ impl Drop for AtomicFile {
     }
 }
 
+/// Reads a small text file of at most `most` bytes; what is longer (or never ends) is not read to its end.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Data`] with the byte where it is too long or not UTF-8.
+pub fn read_text(path: &Path, most: u64) -> Result<String> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > most {
+        return Err(Error::data(
+            path,
+            format!("byte {most}"),
+            format!("too long: such a file has at most {most} bytes"),
+        ));
+    }
+    String::from_utf8(bytes)
+        .map_err(|e| Error::data(path, format!("byte {}", e.utf8_error().valid_up_to()), "not UTF-8"))
+}
+
 /// The folder that holds `path`; for a bare name that is the current one.
 pub fn parent(path: &Path) -> &Path {
     match path.parent() {

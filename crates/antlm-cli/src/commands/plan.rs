@@ -11,8 +11,10 @@ use crate::args;
 
 pub fn run(args: &args::Plan, out: &mut impl Write) -> Result<()> {
     let recipe = Recipe::load(&args.recipe, &args.set)?;
-    let facts = if args.text.is_empty() {
-        None
+    let plan = if args.text.is_empty() && recipe.data.is_empty() {
+        Plan::new(&recipe, None)?
+    } else if let Some(dir) = input::prepared_dir(&args.text) {
+        Plan::of(&recipe, &input::open(&recipe, dir, false)?)?
     } else {
         // Segments are counted in tokens, so the text is prepared, and forgotten again.
         let folder = tempfile::tempdir()?;
@@ -20,9 +22,8 @@ pub fn run(args: &args::Plan, out: &mut impl Write) -> Result<()> {
         let prepared = with_progress(true, &crate::signals::install()?, |progress, cancelled| {
             antlm::text::prepare::prepare(&options, folder.path().join("prepared"), progress, cancelled)
         })?;
-        Some(input::facts(&prepared))
+        Plan::of(&recipe, &prepared)?
     };
-    let plan = Plan::new(&recipe, facts)?;
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&plan)?)?;
     } else {

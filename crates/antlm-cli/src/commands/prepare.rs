@@ -50,7 +50,7 @@ pub fn with_progress(
     let result = work(&mut |p| progress.show(p), &|| cancel().is_some());
     drop(progress);
     Ok(result.map_err(|error| match (error, cancel()) {
-        (Error::Stopped(_), Some(signal)) => Error::Stopped(signal),
+        (Error::Stopped { left, .. }, Some(signal)) => Error::Stopped { signal, left },
         (error, _) => error,
     })?)
 }

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use antlm::recipe::Recipe;
+use antlm::recipe::{Recipe, size};
 use antlm::text::prepare::{self, Prepared};
 use antlm::train::events::{Event, Listener};
 use antlm::train::{input, run, run_folder};
@@ -31,6 +31,7 @@ pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
                 recipe.seed = seed;
             }
             run_folder::check_new(&folder)?;
+            size::check_memory(&recipe)?;
             let prepared = prepared(args, &recipe, &folder, &cancel)?;
             run::create(&recipe, prepared, &folder)?
         }
@@ -41,9 +42,7 @@ pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
 /// Text that `antlm prepare` made, if `--text` names its folder; otherwise prepares it, or uses again what is there,
 /// in a folder beside the run.
 fn prepared(args: &Train, recipe: &Recipe, folder: &Path, cancel: &dyn Fn() -> Option<i32>) -> Result<Prepared> {
-    if let [dir] = &args.text[..]
-        && dir.join(prepare::SUMMARY_FILE).is_file()
-    {
+    if let Some(dir) = input::prepared_dir(&args.text) {
         return Ok(input::open(recipe, dir, args.dev.is_some())?);
     }
     let options = input::options(recipe, &args.text, args.dev.as_slice())?;

@@ -25,6 +25,11 @@ impl Table {
         }
     }
 
+    /// Width of the heads that the table is for.
+    pub fn width(&self) -> usize {
+        2 * self.half
+    }
+
     /// Number of positions in the table.
     pub fn positions(&self) -> usize {
         self.cos.len() / self.half.max(1)

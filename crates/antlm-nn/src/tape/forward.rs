@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Act, Attention, Drop, Dropped, Norm, Op, Tape};
 use crate::kernels::attention::{self, Operands};
 use crate::kernels::classifier::{self, Classifier, classifier_loss};
-use crate::kernels::dropout::Rows;
+use crate::kernels::dropout::{HEAD_COLUMNS, Rows, Site};
 use crate::kernels::matmul::{Into, Mat, MatMut, Threads, matmul};
 use crate::kernels::norm::{self, LayerNorm};
 use crate::kernels::{activation, rope};
@@ -34,11 +34,27 @@ fn check_below(op: &'static str, what: &'static str, list: &[u32], limit: usize)
 }
 
 impl Tape<'_> {
+    /// Values must be this tape's and still there (`rope` takes one away), views must lie in the flat buffer, and
+    /// neither may have width 0: rows without columns cannot be counted.
+    fn operands(&self, op: &'static str, acts: &[Option<Act>], views: &[Option<View>]) -> Result<()> {
+        for act in acts.iter().flatten() {
+            let there = self.values.get(act.id).is_some_and(|value| value.len() == act.rows * act.cols);
+            check(there && act.cols > 0, op, "values of this tape that no rope has taken", format!("{act:?}"))?;
+        }
+        for view in views.iter().flatten() {
+            let end = view.rows.checked_mul(view.cols).and_then(|len| len.checked_add(view.offset));
+            let inside = end.is_some_and(|end| end <= self.params.len()) && view.rows > 0 && view.cols > 0;
+            check(inside, op, format!("views inside {} parameters", self.params.len()), format!("{view:?}"))?;
+        }
+        Ok(())
+    }
+
     /// Rows `ids` of the table: `[ids, d]`.
     ///
     /// # Errors
-    /// [`Error::Range`] for an id that is not in the table.
+    /// [`Error::Shape`], and [`Error::Range`] for an id that is not in the table.
     pub fn embedding(&mut self, ids: &Arc<[u32]>, table: View) -> Result<Act> {
+        self.operands("embedding", &[], &[Some(table)])?;
         check_below("embedding", "id", ids, table.rows)?;
         let d = table.cols;
         let y = self.push(ids.len(), d, |tape, y| {
@@ -50,10 +66,14 @@ impl Tape<'_> {
     }
 
     /// A parameter as a value, `[rows, cols]`.
-    pub fn param(&mut self, view: View) -> Act {
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn param(&mut self, view: View) -> Result<Act> {
+        self.operands("param", &[], &[Some(view)])?;
         let y = self.push(view.rows, view.cols, |tape, y| y.copy_from_slice(tape.parameter(view)));
         self.record(Op::Param { view, y });
-        y
+        Ok(y)
     }
 
     /// y = x Wᵀ (+ bias) (+ residual): `[n, in]` -> `[n, out]` with `weight: [out, in]`.
@@ -61,6 +81,7 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Shape`].
     pub fn linear(&mut self, x: Act, weight: View, bias: Option<View>, residual: Option<Act>) -> Result<Act> {
+        self.operands("linear", &[Some(x), residual], &[Some(weight), bias])?;
         let out = weight.rows;
         check(
             x.cols == weight.cols,
@@ -99,12 +120,13 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Shape`].
     pub fn layer_norm(&mut self, x: Act, norm: &Norm) -> Result<Act> {
+        self.operands("layer_norm", &[Some(x), norm.residual], &[norm.affine.map(|a| a.0), norm.affine.map(|a| a.1)])?;
         let d = x.cols;
         let fits = norm.affine.is_none_or(|(g, b)| g.rows * g.cols == d && b.rows * b.cols == d);
         check(fits, "layer_norm", format!("vectors of {d}"), format!("{:?}", norm.affine))?;
         let fits = norm.residual.is_none_or(|r| (r.rows, r.cols) == (x.rows, d));
         check(fits, "layer_norm", format!("a residual of {:?}", (x.rows, d)), format!("{:?}", norm.residual))?;
-        let drop = self.site(norm.drop.as_ref());
+        let drop = self.site("layer_norm", norm.drop.as_ref(), x.rows)?;
         let mut stats = self.pool.take(2 * x.rows);
         let y = self.push(x.rows, d, |tape, y| {
             let spec = tape.layer_norm_spec(norm.eps, norm.affine, &drop);
@@ -113,6 +135,16 @@ impl Tape<'_> {
         let stats = self.keep(stats, x.rows, 2);
         self.record(Op::LayerNorm { x, eps: norm.eps, affine: norm.affine, drop, residual: norm.residual, stats, y });
         Ok(y)
+    }
+
+    /// The dropout of an operation with `rows` rows in this pass.
+    fn site(&self, op: &'static str, drop: Option<&Drop>, rows: usize) -> Result<Dropped> {
+        let (Some(dropout), Some(drop)) = (self.dropout, drop) else { return Ok(None) };
+        if let Rows::Picked(_, list) = &drop.rows {
+            check(list.len() == rows, op, format!("dropout over {rows} rows"), format!("{} picked rows", list.len()))?;
+        }
+        let site = Site::new(dropout.rng, drop.site, dropout.step, drop.p);
+        Ok(site.map(|site| (site, drop.rows.clone())))
     }
 
     fn layer_norm_spec<'s>(&'s self, eps: f32, affine: Option<(View, View)>, drop: &'s Dropped) -> LayerNorm<'s> {
@@ -125,6 +157,7 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Shape`].
     pub fn rms_norm(&mut self, x: Act, weight: View, eps: f32) -> Result<Act> {
+        self.operands("rms_norm", &[Some(x)], &[Some(weight)])?;
         let d = x.cols;
         check(weight.rows * weight.cols == d, "rms_norm", format!("a vector of {d}"), format!("{weight:?}"))?;
         let mut stats = self.pool.take(x.rows);
@@ -135,13 +168,18 @@ impl Tape<'_> {
         Ok(y)
     }
 
-    /// Turns q and k of `x = [q|k|v]: [n, 3 d]` by their positions, in place: `x` must not be used afterwards.
+    /// Turns q and k of `x = [q|k|v]: [n, 3 d]` by their positions, in place: `x` must be the newest value of the tape
+    /// (so that nothing else needs it) and is gone afterwards.
     ///
     /// # Errors
     /// [`Error::Shape`], and [`Error::Range`] for a position that the table lacks.
     pub fn rope(&mut self, x: Act, table: &Arc<rope::Table>, heads: usize, positions: &Arc<[u32]>) -> Result<Act> {
+        self.operands("rope", &[Some(x)], &[])?;
+        check(x.id + 1 == self.values.len(), "rope", "the newest value", format!("{x:?}"))?;
         let fits = positions.len() == x.rows && heads > 0 && x.cols.is_multiple_of(6 * heads);
         check(fits, "rope", "[n, 3 d] with n positions and heads of even width", format!("{x:?}, {heads} heads"))?;
+        let width = x.cols / 3 / heads;
+        check(table.width() == width, "rope", format!("a table for heads of width {width}"), table.width())?;
         check_below("rope", "position", positions, table.positions())?;
         let mut buffer = std::mem::take(&mut self.values[x.id]);
         rope::rope(table, x.cols / 3, heads, positions, &mut buffer, false);
@@ -162,8 +200,9 @@ impl Tape<'_> {
         spec: &Attention,
         bounds: &Arc<[u32]>,
     ) -> Result<Act> {
+        self.operands("attention", &[Some(qkv), positions], &[])?;
         let (n, d) = (qkv.rows, qkv.cols / 3);
-        let fits = spec.heads > 0 && qkv.cols == 3 * d && d.is_multiple_of(spec.heads);
+        let fits = spec.heads > 0 && d > 0 && qkv.cols == 3 * d && d.is_multiple_of(spec.heads);
         check(fits, "attention", format!("[n, 3 d] with d a multiple of {} heads", spec.heads), format!("{qkv:?}"))?;
         let fits =
             bounds.first() == Some(&0) && bounds.last() == Some(&(n as u32)) && bounds.windows(2).all(|w| w[0] < w[1]);
@@ -175,8 +214,14 @@ impl Tape<'_> {
         )?;
         let fits = positions.is_none_or(|p| (p.rows, p.cols) == (RELATIVE_ROWS, 2 * d));
         check(fits, "attention", format!("positions {:?}", (RELATIVE_ROWS, 2 * d)), format!("{positions:?}"))?;
-        let drop = match self.site(spec.drop.as_ref()) {
-            Some((site, Rows::From(first))) => Some((site, first)),
+        let drop = match self.site("attention", spec.drop.as_ref(), n)? {
+            Some((site, Rows::From(first))) => {
+                // Every head has a range of columns of its own for its random numbers.
+                let (room, longest) = (HEAD_COLUMNS, bounds.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0));
+                let fits = longest <= room && spec.heads <= room as usize;
+                check(fits, "attention", format!("at most {room} heads and rows a segment"), longest)?;
+                Some((site, first))
+            }
             Some(_) => return Err(shape("attention", "dropout over consecutive rows", "picked or shared rows")),
             None => None,
         };
@@ -196,6 +241,7 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Shape`].
     pub fn geglu_norm(&mut self, x: Act, eps: f32) -> Result<Act> {
+        self.operands("geglu_norm", &[Some(x)], &[])?;
         check(x.cols.is_multiple_of(2), "geglu_norm", "an even number of columns", x.cols)?;
         let mut stats = self.pool.take(x.rows);
         let y = self
@@ -210,6 +256,7 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Shape`].
     pub fn swiglu(&mut self, x: Act) -> Result<Act> {
+        self.operands("swiglu", &[Some(x)], &[])?;
         check(x.cols.is_multiple_of(2), "swiglu", "an even number of columns", x.cols)?;
         let y = self.push(x.rows, x.cols / 2, |tape, y| activation::swiglu(x.cols / 2, tape.value(x), y));
         self.record(Op::Swiglu { x, y });
@@ -217,10 +264,14 @@ impl Tape<'_> {
     }
 
     /// Exact GELU, element by element.
-    pub fn gelu(&mut self, x: Act) -> Act {
+    ///
+    /// # Errors
+    /// [`Error::Shape`].
+    pub fn gelu(&mut self, x: Act) -> Result<Act> {
+        self.operands("gelu", &[Some(x)], &[])?;
         let y = self.push(x.rows, x.cols, |tape, y| activation::gelu_forward(tape.value(x), y));
         self.record(Op::Gelu { x, y });
-        y
+        Ok(y)
     }
 
     /// y = drop(x) (+ residual). Without dropout in this pass the first is `x` itself.
@@ -228,9 +279,10 @@ impl Tape<'_> {
     /// # Errors
     /// [`Error::Shape`].
     pub fn dropout(&mut self, x: Act, drop: &Drop, residual: Option<Act>) -> Result<Act> {
+        self.operands("dropout", &[Some(x), residual], &[])?;
         let fits = residual.is_none_or(|r| (r.rows, r.cols) == (x.rows, x.cols));
         check(fits, "dropout", format!("a residual of {:?}", (x.rows, x.cols)), format!("{residual:?}"))?;
-        let drop = self.site(Some(drop));
+        let drop = self.site("dropout", Some(drop), x.rows)?;
         if drop.is_none() && residual.is_none() {
             return Ok(x);
         }
@@ -242,11 +294,12 @@ impl Tape<'_> {
         Ok(y)
     }
 
-    /// The rows `rows` of `x`: `[m, d]`. A row may be asked for once.
+    /// The rows `rows` of `x`: `[m, d]`, in any order, also one row several times.
     ///
     /// # Errors
-    /// [`Error::Range`].
+    /// [`Error::Shape`], [`Error::Range`].
     pub fn gather(&mut self, x: Act, rows: &Arc<[u32]>) -> Result<Act> {
+        self.operands("gather", &[Some(x)], &[])?;
         check_below("gather", "row", rows, x.rows)?;
         let d = x.cols;
         let y = self.push(rows.len(), d, |tape, y| {
@@ -270,6 +323,7 @@ impl Tape<'_> {
         targets: &[u32],
         weight: f32,
     ) -> Result<Vec<f32>> {
+        self.operands("classifier_loss", &[Some(x)], &[Some(table), bias])?;
         check(x.cols == table.cols, "classifier_loss", format!("x with {} columns", table.cols), x.cols)?;
         check(targets.len() == x.rows, "classifier_loss", format!("{} targets", x.rows), targets.len())?;
         check(

@@ -285,11 +285,6 @@ impl<'a> Tape<'a> {
         }
     }
 
-    fn site(&self, drop: Option<&Drop>) -> Dropped {
-        let (dropout, drop) = (self.dropout?, drop?);
-        Some((Site::new(dropout.rng, drop.site, dropout.step, drop.p)?, drop.rows.clone()))
-    }
-
     /// Stores a buffer that was filled beside a value.
     fn keep(&mut self, buffer: Vec<f32>, rows: usize, cols: usize) -> Act {
         self.values.push(buffer);

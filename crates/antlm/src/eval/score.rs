@@ -49,13 +49,13 @@ impl Scorer {
     pub fn open(path: &Path) -> Result<Scorer> {
         let (run, one) = locate(path)?;
         let file = run.join(run_folder::RECIPE);
-        let text = std::fs::read_to_string(&file).map_err(Error::io(&file))?;
-        let recipe = Recipe::from_toml(&text, &file.display().to_string())?;
-        let model = Model::new(&recipe.model)?;
+        let (recipe, _) = Recipe::read(&file)?;
+        let config = recipe.config();
+        let model = Model::new(&config)?;
         let tokenizer_file = run.join(run_folder::TOKENIZER);
         let tokenizer = Tokenizer::load(&tokenizer_file, Some(recipe.model.kind))?;
-        if tokenizer.vocab_size() != recipe.model.vocab_size {
-            let what = format!("{} tokens, but the model has {}", tokenizer.vocab_size(), recipe.model.vocab_size);
+        if tokenizer.vocab_size() != config.vocab_size {
+            let what = format!("{} tokens, but the model has {}", tokenizer.vocab_size(), config.vocab_size);
             return Err(Error::data(tokenizer_file, "vocabulary", what));
         }
         let params = match one {

@@ -91,7 +91,7 @@ impl LtgBert {
 
         let x = tape.embedding(&rows.ids, self.word)?;
         let mut x = tape.layer_norm(x, &Norm { drop: hidden_drop(0, step()), ..plain.clone() })?; // [n, d]
-        let relative = tape.param(self.relative);
+        let relative = tape.param(self.relative)?;
         let relative = tape.layer_norm(relative, &Norm { affine: Some(self.relative_norm), ..plain.clone() })?; // [63, d]
         for (l, layer) in self.layers.iter().enumerate() {
             let site = 1 + SITES * l as u32;
@@ -119,7 +119,7 @@ impl LtgBert {
         let x = tape.gather(x, &rows.picked)?; // [m, d]
         let y = tape.layer_norm(x, &plain)?;
         let y = tape.linear(y, self.head.0, Some(self.head.1), None)?;
-        let y = tape.gelu(y);
+        let y = tape.gelu(y)?;
         let drop = hidden_drop(1 + SITES * self.layers.len() as u32, DropRows::Picked(rows.first, rows.picked.clone()));
         tape.layer_norm(y, &Norm { drop, ..plain })
     }

@@ -189,6 +189,17 @@ impl Layout {
     }
 }
 
+/// The position of the stream with its `word`-th word (from 0), if `words(i)` of the segments begin with segment i;
+/// nothing for a text without words, or beyond the epochs that can be counted.
+pub fn position_of_word(word: u64, segments: u32, words: impl Fn(u32) -> u32, rng: Rng) -> Option<u64> {
+    let mut count = Words::new(segments, words, rng);
+    if count.total == 0 {
+        return None;
+    }
+    // The first n positions hold the word; the last of them is it.
+    Some(count.reached(word.checked_add(1)?)? - 1)
+}
+
 /// Counts the words of the stream, epoch by epoch.
 struct Words<F> {
     order: Order,

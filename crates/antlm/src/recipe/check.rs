@@ -6,7 +6,7 @@ use crate::model::{Config, Kind};
 type Check = std::result::Result<(), (&'static str, String)>;
 
 /// Larger models are refused: this is a program for small ones, and a typing error should not fill the memory.
-const MAX_PARAMETERS: u64 = 10_000_000_000;
+const MAX_PARAMETERS: u64 = 2_000_000_000;
 /// Longest segment of LTG-BERT: its relative positions saturate there.
 const MAX_LTG_BERT_LEN: usize = 512;
 /// Longest segment of Llama.
@@ -81,8 +81,9 @@ pub(super) fn check(recipe: &Recipe) -> Check {
     share(recipe.learning_rate.cooldown, "learning_rate.cooldown")?;
 
     need(recipe.tokenizer.min_frequency >= 1, "tokenizer.min_frequency", "expected 1 or more, got 0")?;
-    let dev = recipe.dev.share;
-    need((0.0..1.0).contains(&dev), "dev.share", format!("expected 0 to below 1, got {dev}"))?;
+    if let Some(used) = &recipe.used {
+        within(used.vocab_size, MIN_VOCAB, recipe.model.vocab_size, "used.vocab_size")?;
+    }
     for source in &recipe.data {
         need(!source.name.is_empty(), "data.name", "empty")?;
         need(!source.paths.is_empty(), "data.paths", format!("the source {:?} names no file", source.name))?;

@@ -2,7 +2,7 @@
 
 use super::{Recipe, VERSION, builtin, names};
 use crate::objective::schedule::Schedule;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use std::path::Path;
 use toml::{Table, Value};
 
@@ -44,19 +44,18 @@ impl Recipe {
                 "no built-in recipe and no file is named {name_or_path:?} (the nearest built-in name is {near}; `antlm recipes` lists all)"
             )));
         }
-        let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
-        if size > MAX_BYTES {
-            return Err(Error::data(
-                path,
-                format!("byte {MAX_BYTES}"),
-                "a recipe has at most 1 MiB; this is no recipe",
-            ));
-        }
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| Error::data(path, format!("byte {}", error.valid_up_to()), "not UTF-8"))?;
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        from_text(text, name_or_path, stem, set)
+        let text = files::read_text(path, MAX_BYTES)?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        from_text(&text, name_or_path, Some(stem), set)
+    }
+
+    /// Reads the recipe that stands in a run's folder; also gives its text.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn read(path: &Path) -> Result<(Recipe, String)> {
+        let text = files::read_text(path, MAX_BYTES)?;
+        Ok((Recipe::from_toml(&text, &path.display().to_string())?, text))
     }
 
     /// Reads a recipe from TOML; `origin` stands in errors.
@@ -100,14 +99,18 @@ fn from_text(text: &str, origin: &str, stem: Option<String>, set: &[String]) -> 
             let Some(mut table) = builtin::table(&base) else {
                 return Err(wrong(origin, "base", format!("no built-in recipe is named {base:?}")));
             };
+            // These say what the base is, not what was made of it.
             table.remove("name");
+            table.remove("description");
             merge(&mut table, own);
             table
         }
         Some(_) => return Err(wrong(origin, "base", "expected the name of a built-in recipe")),
     };
-    if let (None, Some(stem)) = (table.get("name"), stem) {
-        table.insert("name".into(), Value::String(stem));
+    if let Some(stem) = stem {
+        // A recipe to start from, not that of a run to go on with.
+        table.remove("used");
+        table.entry("name").or_insert(Value::String(stem));
     }
     finish(table, origin, set)
 }

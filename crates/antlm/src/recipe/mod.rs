@@ -8,6 +8,7 @@ use crate::model::Config;
 use crate::objective::Masking;
 use crate::objective::schedule::Schedule;
 use crate::objective::stream::{Layout, Step};
+use crate::text::corpus::Source;
 use antlm_nn::optim::curve::{Curve, Length, Shape};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -64,10 +65,10 @@ pub struct Recipe {
     /// When the run is saved.
     #[serde(default)]
     pub checkpoints: Checkpoints,
-    /// Where the text is; may be empty, the command line gives it then.
+    /// `[[data]]`: where the text is; may be empty, the command line gives it then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<Source>,
-    /// In a run folder: what the run really used. Not read when a run is started.
+    /// In a run folder: what the run really used. A new run that starts from such a recipe does not look at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Used>,
 }
@@ -214,20 +215,18 @@ impl LearningRate {
 }
 
 /// `[dev]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dev {
-    /// Files or folders with dev text. Empty: a share of the documents is held out.
+    /// Files or folders with dev text. Empty: 1 % of the documents are held out, chosen by their content.
     pub paths: Vec<PathBuf>,
-    /// The share of the documents held out where there is no dev text (0.01).
-    pub share: f64,
     /// At most so many segments are scored at the end of an epoch (1000); 0 for all.
     pub max_segments: u32,
 }
 
 impl Default for Dev {
     fn default() -> Dev {
-        Dev { paths: Vec::new(), share: 0.01, max_segments: 1000 }
+        Dev { paths: Vec::new(), max_segments: 1000 }
     }
 }
 
@@ -246,39 +245,6 @@ impl Default for Checkpoints {
     }
 }
 
-/// Where one document ends and the next begins, in files that are not `.jsonl`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DocumentRule {
-    /// Blank lines separate documents.
-    #[default]
-    BlankLine,
-    /// A file is one document.
-    File,
-    /// A line `= = = title = = =` opens a document.
-    Title,
-}
-
-/// `[[data]]`: a part of the text that is read in one way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// Its name in plans and reports.
-    pub name: String,
-    /// Files and folders.
-    pub paths: Vec<PathBuf>,
-    /// The field that holds the text in `.jsonl` files.
-    #[serde(default = "default_field")]
-    pub field: String,
-    /// The rule for other files.
-    #[serde(default)]
-    pub documents: DocumentRule,
-}
-
-fn default_field() -> String {
-    "text".into()
-}
-
 /// `[used]`, in the recipe of a run folder: what the run was made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -291,9 +257,23 @@ pub struct Used {
     pub text: String,
     /// Hash of the tokenizer, in hex.
     pub tokenizer: String,
+    /// The tokenizer's tokens, which are the model's: a small text gives fewer than `model.vocab_size` asks for.
+    pub vocab_size: usize,
 }
 
 impl Recipe {
+    /// The model's sizes: those of `[model]`, and of a run's recipe with the vocabulary that its tokenizer has.
+    pub fn config(&self) -> Config {
+        let vocab_size = self.used.as_ref().map_or(self.model.vocab_size, |used| used.vocab_size);
+        Config { vocab_size, ..self.model.clone() }
+    }
+
+    /// The most rows of a micro-batch.
+    pub fn micro_rows(&self) -> u32 {
+        let step = u64::from(self.batch.segments) * self.seq_len as u64; // `check` keeps it below 2^32
+        u64::from(self.batch.micro_tokens).min(step) as u32
+    }
+
     /// The learning rate of a step of this recipe's run.
     pub fn learning_rate_at(&self, layout: &Layout, step: &Step) -> f64 {
         let (index, total) = match self.learning_rate.restart {

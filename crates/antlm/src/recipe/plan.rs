@@ -1,13 +1,14 @@
 //! What a recipe will do, before it does it: blocks, steps, words, learning rates, memory, and the BabyLM limits.
 //!
-//! With the facts of a prepared text the epochs and steps are exact. Without, the plan assumes 10 M words and says so.
-//! Words are spread evenly over the segments, so a block of words may end a step earlier or later in the run.
+//! With a prepared text everything is as the run will have it. Without, the plan assumes 10 M words, spread evenly over
+//! full segments, and says so.
 
 use super::{Precision, Recipe, Restart, size};
 use crate::Result;
 use crate::model::Kind;
 use crate::objective::Objective;
-use crate::objective::stream::Layout;
+use crate::objective::stream::{self, Layout};
+use crate::text::prepare::Prepared;
 use antlm_nn::rng::Rng;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -143,12 +144,28 @@ impl Plan {
     /// [`crate::Error::Usage`] if the schedule cannot be laid out over this text.
     pub fn new(recipe: &Recipe, facts: Option<Facts>) -> Result<Plan> {
         let dataset = facts.unwrap_or_else(|| Facts::assumed(ASSUMED_WORDS, recipe.seq_len));
-        let scheduled = recipe.schedule.blocks();
         let even = |segment: u32| {
-            let up_to = |n: u32| u128::from(dataset.words) * u128::from(n) / u128::from(dataset.segments);
+            let up_to = |n: u32| u128::from(dataset.words) * u128::from(n) / u128::from(dataset.segments.max(1));
             (up_to(segment + 1) - up_to(segment)).min(u128::from(u32::MAX)) as u32
         };
-        let layout = Layout::new(&scheduled, dataset.segments, even, recipe.batch.segments, Rng::new(recipe.seed))?;
+        Plan::with_words(recipe, dataset, facts.is_none(), &even)
+    }
+
+    /// Plans the run of a recipe on prepared text, exactly: the model gets the vocabulary that its tokenizer has.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn of(recipe: &Recipe, prepared: &Prepared) -> Result<Plan> {
+        let mut recipe = recipe.clone();
+        (recipe.used, recipe.model.vocab_size) = (None, prepared.tokenizer.vocab_size());
+        let train = &prepared.train;
+        let facts = Facts { segments: train.len(), words: train.total_words(), tokens: train.total_tokens() };
+        Plan::with_words(&recipe, facts, false, &|segment| train.segment(segment).words)
+    }
+
+    fn with_words(recipe: &Recipe, dataset: Facts, assumed: bool, words: &dyn Fn(u32) -> u32) -> Result<Plan> {
+        let (scheduled, rng) = (recipe.schedule.blocks(), Rng::new(recipe.seed));
+        let layout = Layout::new(&scheduled, dataset.segments, words, recipe.batch.segments, rng)?;
 
         let per_epoch = f64::from(dataset.segments);
         let mut blocks: Vec<PlanBlock> = Vec::new();
@@ -176,14 +193,14 @@ impl Plan {
             recipe: recipe.name.clone(),
             model: recipe.model.kind,
             schedule: recipe.schedule.to_string(),
-            assumed: facts.is_none(),
+            assumed,
             dataset,
             seq_len: recipe.seq_len,
             segments_per_step: recipe.batch.segments,
             words_per_step: dataset.words as f64 / per_epoch * f64::from(recipe.batch.segments),
-            parameters: size::parameters(&recipe.model),
+            parameters: size::parameters(&recipe.config()),
             precision: recipe.precision,
-            memory: size::memory(&recipe.model, recipe.batch.micro_tokens),
+            memory: size::memory(&recipe.config(), recipe.micro_rows()),
             steps,
             steps_by_objective,
             warmup_steps: recipe.learning_rate.curve().warmup.steps(match recipe.learning_rate.restart {
@@ -196,13 +213,14 @@ impl Plan {
             limits: Vec::new(),
             notes: Vec::new(),
         };
-        plan.limits = limits(&plan, &layout);
+        let position = |word| stream::position_of_word(word, dataset.segments, words, rng);
+        plan.limits = limits(&plan, &layout, position);
         plan.notes = notes(&plan, recipe);
         Ok(plan)
     }
 }
 
-fn limits(plan: &Plan, layout: &Layout) -> Vec<Limit> {
+fn limits(plan: &Plan, layout: &Layout, position: impl Fn(u64) -> Option<u64>) -> Vec<Limit> {
     let text = |track, words| Limit {
         track,
         what: "text",
@@ -214,8 +232,8 @@ fn limits(plan: &Plan, layout: &Layout) -> Vec<Limit> {
     };
     let seen = |track, words: u64| {
         let block = plan.blocks.iter().position(|block| block.words_seen > words);
-        // Words are spread evenly: the position of the first word too many is a division.
-        let position = (u128::from(words) * u128::from(layout.segments) / u128::from(plan.dataset.words.max(1))) as u64;
+        // With `words` words before it, this is the first one too many.
+        let position = position(words).unwrap_or(0);
         let step = block.map(|block| {
             let span = &layout.blocks[block];
             let inside = position.saturating_sub(span.positions.start) / u64::from(layout.batch);

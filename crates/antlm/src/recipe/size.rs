@@ -1,6 +1,8 @@
 //! Closed formulas for the size of a model: parameters, and the memory a training run needs.
 
+use super::Recipe;
 use crate::model::{Config, Kind};
+use crate::{Error, Result};
 use serde::Serialize;
 
 /// Rows of LTG-BERT's table of relative positions: 2 x 32 buckets - 1.
@@ -31,6 +33,9 @@ pub fn parameters(config: &Config) -> u64 {
     }
 }
 
+/// Memory that no size of the model explains: 16 MB.
+const PROGRAM: u64 = 16_000_000;
+
 /// The memory of a training run in bytes: an estimate from formulas, not a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
@@ -40,8 +45,10 @@ pub struct Memory {
     pub gradients: u64,
     /// Both moments of the optimiser, f32.
     pub moments: u64,
-    /// What one micro-batch keeps for its backward pass, and as much again of the largest layer for gradients.
+    /// What one micro-batch keeps for its backward pass.
     pub activations: u64,
+    /// The program, and the buffers of products and of the output layer.
+    pub program: u64,
     /// The sum.
     pub total: u64,
 }
@@ -50,8 +57,9 @@ pub struct Memory {
 ///
 /// Per row and layer, LTG-BERT keeps about 10 vectors of the hidden width (two norms, Q, K, V, the heads' output, its
 /// projection and norm, the residual stream twice) and 4 of the feed-forward width (both halves, their product, its
-/// norm); Llama 9 and 3. The embedding and the head add 6. The attention keeps nothing of size rows x rows, and the
-/// logits never exist as a whole. The text is mapped, not loaded, and the tokenizer's training comes before.
+/// norm); Llama 9 and 3. Embedding, head and the gradients in flight add 10. The attention keeps nothing of size rows x
+/// rows, and the logits never exist as a whole. The text is mapped, not loaded, and the tokenizer's training comes
+/// before. A test holds this to a quarter of what `antlm bench` measures.
 pub fn memory(config: &Config, rows: u32) -> Memory {
     let weights = 4 * parameters(config);
     let (l, d, i) = (config.layers as u64, config.hidden as u64, config.intermediate as u64);
@@ -59,14 +67,47 @@ pub fn memory(config: &Config, rows: u32) -> Memory {
         Kind::LtgBert => 10 * d + 4 * i,
         Kind::Llama => 9 * d + 3 * i,
     };
-    let activations = 4 * u64::from(rows) * ((l + 1) * layer + 6 * d);
+    let activations = 4 * u64::from(rows) * (l * layer + 10 * d);
     Memory {
         parameters: weights,
         gradients: weights,
         moments: 2 * weights,
         activations,
-        total: 4 * weights + activations,
+        program: PROGRAM,
+        total: 4 * weights + activations + PROGRAM,
     }
+}
+
+/// Refuses a run that this machine's memory cannot hold, so that it ends here and not half-way with the system killing
+/// it. Where the system does not say how much there is, nothing is refused.
+///
+/// # Errors
+/// [`Error::Recipe`] with both sizes.
+pub fn check_memory(recipe: &Recipe) -> Result<()> {
+    let needed = memory(&recipe.config(), recipe.micro_rows()).total;
+    match machine_bytes() {
+        Some(there) if needed > there => {
+            let gb = |bytes: u64| bytes as f64 / 1e9;
+            let what = format!(
+                "training takes about {:.1} GB, and this machine has {:.1} GB: take a smaller model, or a smaller \
+                 batch.micro_tokens if it is the activations",
+                gb(needed),
+                gb(there)
+            );
+            Err(Error::Recipe { origin: recipe.name.clone(), place: "model".into(), what })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Memory and swap of this machine, from `/proc` where there is one.
+fn machine_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kb = |key: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        line.trim().strip_suffix(" kB")?.trim().parse().ok()
+    };
+    Some((kb("MemTotal:")? + kb("SwapTotal:").unwrap_or(0)) * 1024)
 }
 
 #[cfg(test)]
@@ -124,7 +165,7 @@ mod tests {
         let config = crate::recipe::builtin("babyllama-58m").unwrap().model;
         let memory = memory(&config, 1024);
         assert_eq!(memory.parameters, 4 * 58_343_936);
-        assert_eq!(memory.total, memory.parameters + memory.gradients + memory.moments + memory.activations);
+        assert_eq!(memory.total, 4 * memory.parameters + memory.activations + memory.program);
         assert!(super::memory(&config, 2048).activations == 2 * memory.activations);
     }
 }

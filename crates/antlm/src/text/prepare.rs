@@ -36,6 +36,9 @@ pub const SUMMARY_FILE: &str = "prepared.json";
 /// Changes whenever the same text and settings come out differently, or the files' format changes.
 const VERSION: u32 = 1;
 
+/// A `prepared.json` larger than this is damaged: 64 MiB, a quarter of a million files.
+const MAX_SUMMARY: u64 = 64 << 20;
+
 /// Where the tokenizer comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenizerChoice {
@@ -210,10 +213,11 @@ pub fn prepare(
         (None, TokenizerChoice::File(_)) => unreachable!("a tokenizer file was loaded above"),
     };
 
-    // Everything is made in a folder beside the place and renamed as a whole.
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    let beside = tempfile::Builder::new().prefix(".prepare-").tempdir_in(parent).map_err(Error::io(parent))?;
+    // Everything is made in a hidden folder and renamed as a whole. It lies in the nearest folder above the place that
+    // is there already, so that an error does not leave empty folders.
+    let parent = crate::files::parent(out);
+    let above = parent.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let beside = tempfile::Builder::new().prefix(".prepare-").tempdir_in(above).map_err(Error::io(above))?;
     let new = beside.path().join("new");
     fs::create_dir(&new).map_err(Error::io(&new))?;
 
@@ -242,6 +246,7 @@ pub fn prepare(
         return Err(stopped());
     }
     check_place(out)?;
+    fs::create_dir_all(parent).map_err(Error::io(parent))?;
     if out.exists() {
         let old = beside.path().join("old");
         fs::rename(out, &old).map_err(Error::io(out))?;
@@ -320,10 +325,10 @@ fn check_place(out: &Path) -> Result<()> {
 
 fn read_summary(dir: &Path) -> Result<Option<Summary>> {
     let path = dir.join(SUMMARY_FILE);
-    let text = match fs::read_to_string(&path) {
+    let text = match crate::files::read_text(&path, MAX_SUMMARY) {
         Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::Io { path, source: e }),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
     };
     serde_json::from_str(&text).map(Some).map_err(|e| {
         Error::data(&path, format!("line {}", e.line()), format!("{e}; remove the folder and prepare the text again"))

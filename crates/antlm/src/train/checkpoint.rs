@@ -279,12 +279,8 @@ fn to_json(envelope: &Envelope, state: &State) -> String {
 
 fn read_json(path: &Path) -> Result<(State, Envelope)> {
     let file = path.join(STATE);
-    let size = fs::metadata(&file).map_err(Error::io(&file))?.len();
-    if size > MAX_STATE {
-        return Err(Error::data(file, format!("byte {MAX_STATE}"), format!("too long for a {STATE}: {size} bytes")));
-    }
-    let bytes = fs::read(&file).map_err(Error::io(&file))?;
-    let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes)
+    let text = files::read_text(&file, MAX_STATE)?;
+    let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text)
         .map_err(|e| Error::data(&file, format!("line {}, column {}", e.line(), e.column()), e.to_string()))?;
     // The version first, so that a newer file is not called damaged for its new keys.
     match json.get("version").and_then(serde_json::Value::as_u64) {

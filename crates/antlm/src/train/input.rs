@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::recipe::plan::Facts;
-use crate::recipe::{self, Recipe};
-use crate::text::corpus::{DocumentRule, Source};
+use crate::recipe::Recipe;
+use crate::text::corpus::Source;
 use crate::text::prepare::{self, Options, Prepared, TokenizerChoice};
 use crate::{Error, Result};
 
@@ -21,8 +20,7 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Usage`] when neither names any text.
 pub fn options(recipe: &Recipe, text: &[PathBuf], dev: &[PathBuf]) -> Result<Options> {
-    let sources =
-        if text.is_empty() { recipe.data.iter().map(source).collect() } else { vec![Source::new("text", text)] };
+    let sources = if text.is_empty() { recipe.data.clone() } else { vec![Source::new("text", text)] };
     if sources.is_empty() {
         return Err(Error::Usage(format!("recipe {} names no text; give it with --text PATH", recipe.name)));
     }
@@ -37,6 +35,14 @@ pub fn options(recipe: &Recipe, text: &[PathBuf], dev: &[PathBuf]) -> Result<Opt
         },
         seq_len: recipe.seq_len,
     })
+}
+
+/// The folder of prepared text, if that is what the paths name.
+pub fn prepared_dir(text: &[PathBuf]) -> Option<&Path> {
+    match text {
+        [dir] if dir.join(prepare::SUMMARY_FILE).is_file() => Some(dir),
+        _ => None,
+    }
 }
 
 /// Opens text that was prepared before.
@@ -61,23 +67,4 @@ pub fn open(recipe: &Recipe, dir: &Path, dev: bool) -> Result<Prepared> {
         return Err(Error::Usage(format!("{place}: prepared text has its dev set already; leave --dev out")));
     }
     Ok(prepared)
-}
-
-fn source(source: &recipe::Source) -> Source {
-    Source {
-        name: source.name.clone(),
-        paths: source.paths.clone(),
-        field: source.field.clone(),
-        documents: match source.documents {
-            recipe::DocumentRule::BlankLine => DocumentRule::BlankLine,
-            recipe::DocumentRule::File => DocumentRule::File,
-            recipe::DocumentRule::Title => DocumentRule::Title,
-        },
-    }
-}
-
-/// The size of prepared text, for a plan.
-pub fn facts(prepared: &Prepared) -> Facts {
-    let train = &prepared.train;
-    Facts { segments: train.len(), words: train.total_words(), tokens: train.total_tokens() }
 }

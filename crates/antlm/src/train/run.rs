@@ -14,7 +14,7 @@ use super::run_folder::{self, Environment, RunFolder};
 use super::step::{Stepper, Weights};
 use crate::model::Model;
 use crate::objective::stream::{Layout, Order, Step};
-use crate::recipe::{Recipe, Used};
+use crate::recipe::{Recipe, Used, size};
 use crate::text::prepare::{self, Prepared};
 use crate::{Error, Result, files};
 
@@ -40,22 +40,26 @@ pub struct Run {
     /// Damaged checkpoints that were passed over, and the one that the run goes on from.
     warnings: Vec<Error>,
     resumed: Option<PathBuf>,
+    /// The step of the checkpoint that was written or loaded last.
+    saved: Option<u64>,
 }
 
-/// Makes the folder of a new run and writes what it is made of. `recipe.model.vocab_size` becomes the tokenizer's.
+/// Makes the folder of a new run and writes what it is made of.
 ///
 /// # Errors
 /// A folder that exists, text without a segment, or what the system refuses.
 pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
     let mut recipe = recipe.clone();
-    recipe.model.vocab_size = prepared.tokenizer.vocab_size();
     recipe.used = Some(Used {
         antlm: env!("CARGO_PKG_VERSION").into(),
         prepared: std::path::absolute(&prepared.dir).map_err(Error::io(&prepared.dir))?,
         text: prepared.train.hash(),
         tokenizer: prepared.summary.tokenizer_sha256.clone(),
+        vocab_size: prepared.tokenizer.vocab_size(),
     });
-    let model = Model::new(&recipe.model)?;
+    recipe.check()?;
+    size::check_memory(&recipe)?;
+    let model = Model::new(&recipe.config())?;
     steps(&recipe, &prepared)?; // a schedule that cannot be run is refused before anything is written
     let folder = RunFolder::create(out)?;
     folder.write_environment(&Environment::here(rayon::current_num_threads()))?;
@@ -75,17 +79,29 @@ pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
 pub fn resume(out: &Path) -> Result<Run> {
     let folder = RunFolder::open(out)?;
     let path = out.join(run_folder::RECIPE);
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let recipe = Recipe::from_toml(&text, &path.display().to_string())?;
+    let (recipe, text) = Recipe::read(&path)?;
     let Some(used) = &recipe.used else {
         return Err(Error::data(&path, "used", "missing: this recipe is not that of a run"));
     };
+    let again = || {
+        let (recipe, prepared) = (path.display(), used.prepared.display());
+        format!("prepare it again: antlm prepare {recipe} --text THE-SAME-TEXT --out {prepared}")
+    };
+    if !used.prepared.join(prepare::SUMMARY_FILE).exists() {
+        let what = format!("the prepared text of this run is not there any more; {}", again());
+        return Err(Error::data(&used.prepared, "folder", what));
+    }
     let prepared = prepare::open(&used.prepared, recipe.seq_len)?;
     if prepared.train.hash() != used.text || prepared.summary.tokenizer_sha256 != used.tokenizer {
-        let what = "not the text that this run was trained on; prepare the same text there again";
+        let what = format!("not the text that this run was trained on; {}", again());
         return Err(Error::data(&used.prepared, "key", what));
     }
-    let model = Model::new(&recipe.model)?;
+    if prepared.tokenizer.vocab_size() != used.vocab_size {
+        let what = format!("is {}, but the tokenizer has {} tokens", used.vocab_size, prepared.tokenizer.vocab_size());
+        return Err(Error::data(&path, "used.vocab_size", what));
+    }
+    size::check_memory(&recipe)?;
+    let model = Model::new(&recipe.config())?;
     let found = checkpoint::newest_good(out, model.layout())?;
     let Some((saved, warnings)) = found else {
         let params = model.init(recipe.seed);
@@ -100,7 +116,8 @@ pub fn resume(out: &Path) -> Result<Run> {
         return Err(Error::data(saved.path.join("state.json"), "hashes", what));
     }
     run.log = LogWriter::open(&out.join(run_folder::LOG), state.log_bytes)?;
-    (run.step, run.seen, run.warnings, run.resumed) = (state.step, state.seen, warnings, Some(saved.path));
+    (run.step, run.seen, run.saved) = (state.step, state.seen, Some(state.step));
+    (run.warnings, run.resumed) = (warnings, Some(saved.path));
     Ok(run)
 }
 
@@ -136,9 +153,21 @@ impl Run {
         } else {
             LogWriter::open(&log, 0)?
         };
-        let (seen, step, warnings, resumed) = (BTreeMap::new(), 0, Vec::new(), None);
-        let prepared = Rc::new(prepared);
-        Ok(Run { recipe, model, prepared, folder, hashes, weights, seen, step, log, timing, warnings, resumed })
+        Ok(Run {
+            recipe,
+            model,
+            prepared: Rc::new(prepared),
+            folder,
+            hashes,
+            weights,
+            seen: BTreeMap::new(),
+            step: 0,
+            log,
+            timing,
+            warnings: Vec::new(),
+            resumed: None,
+            saved: None,
+        })
     }
 
     /// The recipe as used.
@@ -170,15 +199,18 @@ impl Run {
         };
         let words = layout.blocks.iter().map(|span| span.words).sum();
         self.begin(&layout, words, listener)?;
-        if self.step == 0 {
+        if self.saved.is_none() {
             self.measure(&dev, 0, Moment::Start, &mut stepper.pool, listener)?;
         }
         for step in layout.steps_from(self.step) {
             if let Some(signal) = cancel() {
-                let path = self.save(step.block, step.positions.start, false)?;
-                self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)?;
+                if self.saved != Some(self.step) {
+                    let path = self.save(step.block, step.positions.start, false)?;
+                    self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)?;
+                }
                 self.emit(&Event::Stop { step: self.step, signal }, listener)?;
-                return Err(Error::Stopped(signal));
+                let left = format!("saved; go on with: antlm train --resume {}", self.folder.path().display());
+                return Err(Error::Stopped { signal, left });
             }
             if let Some(from) = switch(&layout, &step) {
                 let (block, to) = (step.block as u64, step.objective);
@@ -290,7 +322,9 @@ impl Run {
             device: "cpu".into(),
         };
         let Weights { params, m, v, .. } = &self.weights;
-        checkpoint::save(self.folder.path(), &state, self.model.layout(), params, m, v, kept)
+        let path = checkpoint::save(self.folder.path(), &state, self.model.layout(), params, m, v, kept)?;
+        self.saved = Some(self.step);
+        Ok(path)
     }
 }
 

@@ -56,7 +56,7 @@ pub struct Packing<'a> {
 impl Packing<'_> {
     /// The micro-batches of these segments, in order.
     pub fn batches(&self, data: &Dataset, segments: impl Iterator<Item = u32>) -> Vec<Batch> {
-        let limit = self.recipe.batch.micro_tokens as usize;
+        let limit = self.recipe.micro_rows() as usize;
         let (mut batches, mut pending, mut rows, mut first) = (Vec::new(), Vec::new(), 0, 0u32);
         let mut close = |pending: &mut Vec<SegmentTokens<'_>>, rows: &mut usize| {
             if !pending.is_empty() {
@@ -140,7 +140,7 @@ impl Stepper<'_> {
     /// Does one step. A step without any target changes nothing.
     ///
     /// # Errors
-    /// [`Error::Usage`] when loss or gradient is not a finite number: then the weights are as they were.
+    /// [`Error::Diverged`] when loss or gradient is not a finite number: then the weights are as they were.
     pub fn run(&mut self, step: &Step, lr: f64, weights: &mut Weights) -> Result<Outcome> {
         let (recipe, data) = (self.recipe, self.data);
         let segments: Vec<u32> = step.positions.clone().map(|position| self.order.segment(position)).collect();
@@ -152,11 +152,8 @@ impl Stepper<'_> {
             gradient(self.model, &weights.params, &batches, dropout, &mut self.grads, &mut self.pool)?;
         let grad_norm = global_norm(&self.grads);
         if !(loss.is_finite() && grad_norm.is_finite()) {
-            return Err(Error::Usage(format!(
-                "step {}: the loss is {loss} and the gradient's norm {grad_norm}; nothing was changed. Try a lower optimizer.lr, \
-                 a longer learning_rate.warmup or a lower optimizer.clip",
-                step.index
-            )));
+            let advice = "try a lower optimizer.lr, a longer learning_rate.warmup or a lower optimizer.clip";
+            return Err(Error::Diverged { step: step.index, loss, grad_norm, advice });
         }
         if targets > 0 {
             weights.t += 1;

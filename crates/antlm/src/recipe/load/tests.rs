@@ -68,7 +68,7 @@ fn override_values_are_toml_or_text() {
     assert_eq!(load(&["optimizer.lr=1"]).optimizer.lr, 1.0);
     assert_eq!(load(&["optimizer.clip=inf"]).optimizer.clip, f64::INFINITY);
     assert_eq!(load(&["masking.rule=token"]).masking.rule, crate::objective::masked::Rule::Token);
-    assert_eq!(load(&["dev.share=0.05"]).dev.share, 0.05);
+    assert_eq!(load(&["dev.max_segments=5"]).dev.max_segments, 5);
     assert_eq!(load(&["precision=f32"]).precision, Precision::F32);
     // Not two keys, but one text with a line break.
     assert_eq!(load(&["description=1\nseed = 9"]).description, "1\nseed = 9");
@@ -106,7 +106,7 @@ fn wrong_values_name_recipe_and_key() {
         ("ltg-bert-tiny", "precision=bf16", "precision", "\"f32\" only"),
         ("ltg-bert-tiny", "seed=-1", "seed", "invalid value"),
         ("ltg-bert-tiny", "version=2", "version", "version 1, not 2"),
-        ("ltg-bert-tiny", "dev.share=1", "dev.share", "below 1"),
+        ("ltg-bert-tiny", "dev.share=0.1", "dev", "share"),
         ("ltg-bert-tiny", "tokenizer.min_frequency=0", "tokenizer.min_frequency", "1 or more"),
     ] {
         match Recipe::load(name, &set(&[assignment])) {

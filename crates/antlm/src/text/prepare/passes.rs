@@ -31,7 +31,7 @@ pub(super) fn total_bytes(files: &[TextFile]) -> u64 {
 }
 
 pub(super) fn stopped() -> Error {
-    Error::Stopped(2)
+    Error::Stopped { signal: 2, left: "nothing was prepared, and nothing is left of it".into() }
 }
 
 /// Which documents of the training files are the dev set.

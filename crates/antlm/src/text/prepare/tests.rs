@@ -228,7 +228,7 @@ fn it_stops_in_every_phase_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.txt");
     fs::write(&file, text(50_000, 1)).unwrap();
-    let out = dir.path().join("out");
+    let out = dir.path().join("not/there/yet");
     let reports = std::cell::Cell::new(0);
     let mut phases = Vec::new();
     for stop_after in 0.. {
@@ -244,7 +244,7 @@ fn it_stops_in_every_phase_and_leaves_nothing() {
             prepare(&options(std::slice::from_ref(&file)), &out, &mut progress, &|| reports.get() >= stop_after);
         phases.extend(last.map(|l| l.phase));
         match result {
-            Err(Error::Stopped(_)) => assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1),
+            Err(Error::Stopped { .. }) => assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1),
             other => {
                 other.unwrap();
                 break;

@@ -1,34 +1,8 @@
-//! The built `antlm` binary: exit codes, messages, and what it leaves behind.
+//! Usage of every command: help, exit codes, messages, and what is left behind.
 
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-fn antlm(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_antlm")).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// Runs with these arguments and expects exit code 2, one line on stderr that has these words, and nothing new on disk.
-fn refused(folder: &Path, args: &[&str], words: &[&str]) {
-    let before = std::fs::read_dir(folder).unwrap().count();
-    let output = antlm(folder, args);
-    let message = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
-    assert!(message.starts_with("antlm: ") && message.trim_end().lines().count() == 1, "{args:?}: {message:?}");
-    for word in words {
-        assert!(message.contains(word), "{args:?}: {message:?} lacks {word:?}");
-    }
-    assert_eq!(stdout(&output), "");
-    assert_eq!(std::fs::read_dir(folder).unwrap().count(), before, "{args:?} left something behind");
-}
+use super::common::{antlm, refused, stderr, stdout};
 
 #[test]
 fn help_is_there_for_every_command_and_teaches() {
@@ -139,24 +113,6 @@ fn a_closed_pipe_is_no_error() {
 }
 
 #[test]
-fn sentences_that_are_not_utf8_are_named_by_line_and_byte() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("recipe.toml"), "").unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_antlm"))
-        .args(["score", "."])
-        .current_dir(folder.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(b"na\xefve\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("<stdin>: line 1, byte 2"), "{}", stderr(&output));
-}
-
-#[test]
 fn recipes_are_listed() {
     let folder = tempfile::tempdir().unwrap();
     let text = stdout(&antlm(folder.path(), &["recipes"]));
@@ -262,7 +218,7 @@ fn a_signal_ends_preparing_and_leaves_nothing() {
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         let rest: Vec<String> = lines.map(Result::unwrap).collect();
         assert_eq!(child.wait().unwrap().code(), Some(code), "{rest:?}");
-        assert!(rest.last().unwrap().starts_with("antlm: stopped by signal"), "{rest:?}");
+        assert!(rest.last().unwrap().starts_with("antlm: stopped by SIG"), "{rest:?}");
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["text.txt"]);
     }

@@ -1,0 +1,7 @@
+//! Tests of the built `antlm` binary, from outside: what it prints, what it leaves on disk, how it ends.
+
+mod bad_input;
+mod command_line;
+mod common;
+mod resume;
+mod train;

@@ -1,0 +1,121 @@
+//! Whole steps of small models: equal bits for any number of threads, and the same gradient however a step is cut.
+
+mod common;
+
+use antlm::model::{Config, Kind, Model};
+use antlm::objective::Objective;
+use antlm::objective::stream::{Order, Step};
+use antlm::recipe::Recipe;
+use antlm::text::dataset::Dataset;
+use antlm::train::step::{Outcome, Packing, Stepper, Weights, gradient};
+use antlm_nn::rng::Rng;
+use antlm_nn::tape::{Dropout, Pool};
+use common::{difference, largest};
+
+/// A small model of each family with sizes that fill no vector register, with dropout where the family has it.
+fn recipe(name: &str) -> Recipe {
+    let mut recipe = Recipe::load(name, &[]).unwrap();
+    let dropout = if recipe.model.kind == Kind::LtgBert { 0.1 } else { 0.0 };
+    recipe.model = Config {
+        layers: 2,
+        hidden: 54,
+        heads: 3,
+        intermediate: 70,
+        vocab_size: 330,
+        hidden_dropout: dropout,
+        attention_dropout: dropout,
+        ..recipe.model
+    };
+    recipe.seq_len = 80;
+    recipe.batch.segments = 12;
+    recipe
+}
+
+const FAMILIES: [&str; 2] = ["antlm-ltg-bert-tiny", "antlm-babyllama-tiny"];
+
+/// Parameters, moments, gradient and outcomes of three steps, one of each objective.
+fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset) -> (Vec<u32>, Vec<Outcome>) {
+    let params = model.init(1);
+    let zeros = vec![0.0; params.len()];
+    let rng = Rng::new(2);
+    let mut stepper = Stepper {
+        recipe,
+        model,
+        data,
+        rng,
+        order: Order::new(rng, data.len()),
+        grads: zeros.clone(),
+        pool: Pool::default(),
+    };
+    let mut weights = Weights { params, m: zeros.clone(), v: zeros, t: 0 };
+    let n = u64::from(recipe.batch.segments);
+    let outcomes = (0..).zip([Objective::Clm, Objective::Mlm, Objective::Mntp]).map(|(index, objective)| {
+        let at = u64::from(index);
+        let positions = at * n..(at + 1) * n;
+        let step = Step { index, block: 0, in_block: at, objective, positions, ends_block: false, ends_epoch: None };
+        stepper.run(&step, 0.003, &mut weights).unwrap()
+    });
+    let outcomes = outcomes.collect();
+    let numbers = [&weights.params, &weights.m, &weights.v, &stepper.grads];
+    (numbers.into_iter().flatten().map(|x| x.to_bits()).collect(), outcomes)
+}
+
+#[test]
+fn equal_bits_for_any_number_of_threads() {
+    for name in FAMILIES {
+        let mut recipe = recipe(name);
+        // Two micro-batches of some 500 rows.
+        recipe.batch.micro_tokens = 520;
+        let folder = tempfile::tempdir().unwrap();
+        let data = common::prepared(&recipe, 6000, folder.path()).train;
+        let model = Model::new(&recipe.model).unwrap();
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| three_steps(&recipe, &model, &data))
+        };
+        let (bits, outcomes) = run(1);
+        assert!(outcomes.iter().all(|o| o.rows > 400 && o.targets > 40 && o.loss.is_finite()), "{name}: {outcomes:?}");
+        for threads in 2..=3 {
+            let (other, others) = run(threads);
+            assert!(bits == other, "{name}: other bits with {threads} threads");
+            assert_eq!(outcomes, others, "{name}: {threads} threads");
+        }
+    }
+}
+
+/// k micro-batches of b segments against one of k·b, with new masks and dropout on.
+#[test]
+fn micro_batches_add_up_to_the_whole() {
+    for name in FAMILIES {
+        let mut recipe = recipe(name);
+        let folder = tempfile::tempdir().unwrap();
+        let data = common::prepared(&recipe, 6000, folder.path()).train;
+        let model = Model::new(&recipe.model).unwrap();
+        let params = model.init(3);
+        for objective in [Objective::Clm, Objective::Mlm, Objective::Mntp] {
+            let mut run = |micro_tokens| {
+                recipe.batch.micro_tokens = micro_tokens;
+                let rng = Rng::new(5);
+                let batches = Packing { recipe: &recipe, objective, rng, step: 11 }.batches(&data, 0..12);
+                let (mut grads, mut pool) = (vec![0.0; params.len()], Pool::default());
+                let dropout = Some(Dropout { rng, step: 11 });
+                let done = gradient(&model, &params, &batches, dropout, &mut grads, &mut pool).unwrap();
+                (batches.len(), done, grads)
+            };
+            let (one, (loss, rows, targets), whole) = run(1 << 20);
+            assert_eq!(one, 1);
+            for micro_tokens in [80, 170, 400] {
+                let (count, (other, other_rows, other_targets), parts) = run(micro_tokens);
+                let case = format!("{name} {objective} in {count} micro-batches");
+                assert!(count > 1, "{case}");
+                assert_eq!((rows, targets), (other_rows, other_targets), "{case}");
+                assert!((loss - other).abs() < 1e-6 * loss, "{case}: loss {loss}, {other}");
+                for tensor in model.layout().tensors() {
+                    let (whole, parts) = (&whole[tensor.range()], &parts[tensor.range()]);
+                    let off = difference(parts, whole);
+                    assert!(off <= 1e-5 * largest(whole), "{case}: {} by {off} of {}", tensor.name, largest(whole));
+                }
+            }
+        }
+    }
+}
