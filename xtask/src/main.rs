@@ -2,6 +2,7 @@
 
 mod bench;
 mod dev_table;
+mod floors;
 mod licences;
 mod readme;
 mod sizes;
@@ -23,12 +24,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// format, readme, sizes, licences and clippy, one after another
+    /// format, readme, floors, sizes, licences and clippy, one after another
     Check,
     /// rustfmt would change nothing
     Format,
     /// No warnings
     Clippy,
+    /// Every import points down
+    Floors,
     /// The engine's lines against its limit; files over 600 lines
     Sizes,
     /// Licences of the dependencies; advisories, where cargo-deny and its database are there
@@ -55,12 +58,14 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Check => {
             format(&root)?;
             readme::check(&root)?;
+            floors::check(&root)?;
             sizes::check(&root)?;
             licences::check(&root)?;
             clippy(&root)
         }
         Chore::Format => format(&root),
         Chore::Clippy => clippy(&root),
+        Chore::Floors => floors::check(&root),
         Chore::Sizes => sizes::check(&root),
         Chore::Licences => licences::check(&root),
         Chore::Readme => readme::check(&root),

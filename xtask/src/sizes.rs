@@ -36,7 +36,7 @@ pub fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+pub fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
@@ -49,7 +49,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// `tests.rs`, `…_tests.rs` and everything in a folder `tests`.
-fn is_test_file(path: &Path) -> bool {
+pub fn is_test_file(path: &Path) -> bool {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     stem == "tests" || stem.ends_with("_tests") || path.components().any(|c| c.as_os_str() == "tests")
 }

@@ -160,7 +160,7 @@ fn wrong_files_name_path_and_place() {
         (file("bare.toml", b"version = 1\n"), "missing field `schedule`"),
         (file("base.toml", b"base = \"nothing\"\n"), "base: no built-in recipe is named \"nothing\""),
         (file("base2.toml", b"base = 3\n"), "base: expected the name"),
-        (file("large.toml", &vec![b'\n'; (1 << 20) + 1]), "no recipe"),
+        (file("large.toml", &vec![b'\n'; (1 << 20) + 1]), "byte 1048576: too long"),
         (folder.path().join("absent.toml").to_str().unwrap().to_owned(), "absent.toml"),
         (folder.path().to_str().unwrap().to_owned(), "directory"),
     ] {
