@@ -27,7 +27,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// Prints `antlm: what went wrong, where, what to do` on one line. Control characters from outside (a name in a
 /// damaged file) become spaces.
 pub fn print_error(error: &anyhow::Error) {
-    let line: String = format!("{error:#}").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    // The library's errors say their cause themselves.
+    let text = if error.is::<Error>() { error.to_string() } else { format!("{error:#}") };
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     // Nobody is left to tell when stderr is closed.
     let _ = writeln!(std::io::stderr(), "antlm: {line}");
 }

@@ -53,7 +53,7 @@ fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset) -> (Vec<u32>, Vec
         let at = u64::from(index);
         let positions = at * n..(at + 1) * n;
         let step = Step { index, block: 0, in_block: at, objective, positions, ends_block: false, ends_epoch: None };
-        stepper.run(&step, 0.003, &mut weights).unwrap()
+        stepper.run(&step, 0.003, &mut weights, &|| None).unwrap().unwrap()
     });
     let outcomes = outcomes.collect();
     let numbers = [&weights.params, &weights.m, &weights.v, &stepper.grads];

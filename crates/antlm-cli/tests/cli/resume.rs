@@ -152,6 +152,10 @@ fn what_cannot_be_resumed() {
     succeeds(toy.path(), &args);
 
     toy.write("text.txt", "Another text.\n");
+    // What the run needs is not replaced by mistake.
+    let again = ["prepare", "run/recipe.toml", "--text", "text.txt", "--out", place, "--quiet"];
+    is_refusal(&again, &antlm(toy.path(), &again), &["prepared", "holds other prepared text"]);
+    std::fs::remove_dir_all(place).unwrap();
     succeeds(toy.path(), &["prepare", "run/recipe.toml", "--text", "text.txt", "--out", place, "--quiet"]);
     is_refusal(&args, &antlm(toy.path(), &args), &["prepared", "not the text that this run was trained on"]);
 }

@@ -93,7 +93,7 @@ proptest! {
     #[test]
     fn swiglu(seed: u64, n in rows(), width in widths()) {
         let mut flat = Flat::new(seed);
-        let x = flat.add(n, 2 * width, 4.0);
+        let x = flat.add(n, 2 * width, 2.0);
         let xs = flat.get(x);
         let y = reference::swiglu(&xs, width);
         agrees(&mut flat, None, &y, width, |tape| {

@@ -42,7 +42,7 @@ pub struct Score {
 }
 
 impl Scorer {
-    /// Opens the newest good checkpoint of a run, or the very checkpoint that is named.
+    /// Opens the newest checkpoint of a run, or the very checkpoint that is named.
     ///
     /// # Errors
     /// A folder that is neither, a run without a checkpoint, damaged files.
@@ -60,8 +60,9 @@ impl Scorer {
         }
         let params = match one {
             Some(folder) => checkpoint::load_weights(&folder, model.layout())?.1,
-            None => match checkpoint::newest_good(&run, model.layout())? {
-                Some((checkpoint, _)) => checkpoint.params,
+            // A damaged newest checkpoint is an error here: an older model would answer with other numbers.
+            None => match checkpoint::newest(&run)? {
+                Some(entry) => checkpoint::load_weights(&entry.path, model.layout())?.1,
                 None => {
                     let what =
                         format!("{}: this run has no checkpoint yet; let it train to its first one", run.display());

@@ -3,6 +3,7 @@
 //! A document is its lines joined by `\n`, without the blank lines before and after it. Line ends may be `\n` or
 //! `\r\n`; a byte-order mark at the start of a file is dropped; everything else is kept as given.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -100,6 +101,8 @@ const MAX_DEPTH: usize = 64;
 /// belongs to two sources.
 pub fn files(sources: &[Source], purpose: Purpose) -> Result<Vec<TextFile>> {
     let mut all: Vec<TextFile> = Vec::new();
+    // By their real places: `a.txt` and `./a.txt` are one file.
+    let mut owner: BTreeMap<PathBuf, usize> = BTreeMap::new();
     for (source, s) in sources.iter().enumerate() {
         let mut found = Vec::new();
         for path in &s.paths {
@@ -123,11 +126,15 @@ pub fn files(sources: &[Source], purpose: Purpose) -> Result<Vec<TextFile>> {
             return Err(Error::Usage(format!("text source {}: no path given", s.name)));
         }
         found.sort_by(|a, b| a.0.as_os_str().as_encoded_bytes().cmp(b.0.as_os_str().as_encoded_bytes()));
-        found.dedup();
         for (path, bytes) in found {
-            if let Some(other) = all.iter().find(|f| f.path == path) {
-                let what = format!("belongs to two sources, {} and {}", sources[other.source].name, s.name);
-                return Err(Error::data(path, "file", what));
+            let real = fs::canonicalize(&path).map_err(Error::io(&path))?;
+            match owner.insert(real, source) {
+                Some(other) if other == source => continue,
+                Some(other) => {
+                    let what = format!("belongs to two sources, {} and {}", sources[other].name, s.name);
+                    return Err(Error::data(path, "file", what));
+                }
+                None => {}
             }
             let format = match ending(&path) {
                 "jsonl" => Format::Jsonl(s.field.clone()),
@@ -171,7 +178,10 @@ fn walk(folder: &Path, purpose: Purpose, depth: usize, found: &mut Vec<(PathBuf,
             Err(e) => return Err(Error::Io { path, source: e }),
         };
         if meta.is_dir() {
-            walk(&path, purpose, depth + 1, found)?;
+            // What antlm itself wrote is no text: a run's log, prepared text.
+            if ["environment.json", "prepared.json"].iter().all(|name| !path.join(name).is_file()) {
+                walk(&path, purpose, depth + 1, found)?;
+            }
         } else if meta.is_file() && wanted {
             found.push((path, meta.len()));
         }

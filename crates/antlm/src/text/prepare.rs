@@ -203,6 +203,10 @@ pub fn prepare(
     {
         return open(out, options.seq_len);
     }
+    if read_summary(out)?.is_some() {
+        let what = "holds other prepared text, which runs may need; name another folder, or remove this one";
+        return Err(Error::data(out, "folder", what));
+    }
 
     let split = if dev_files.is_empty() { work.scan(&train_files)? } else { Split::None };
     let tokenizer = match (given, &options.tokenizer) {
@@ -354,9 +358,6 @@ impl Inputs {
         }
         let train_files = corpus::files(&options.sources, Purpose::Train)?;
         let dev_files = if options.dev.is_empty() { Vec::new() } else { corpus::files(&options.dev, Purpose::Dev)? };
-        if let Some(file) = dev_files.iter().find(|d| train_files.iter().any(|t| t.path == d.path)) {
-            return Err(Error::data(&file.path, "file", "is in both the training and the dev text"));
-        }
         let given = match &options.tokenizer {
             TokenizerChoice::File(path) => Some(Tokenizer::load(path, Some(options.family))?),
             TokenizerChoice::Train { .. } => None,
@@ -365,6 +366,10 @@ impl Inputs {
         let mut done = 0;
         let train_records = work.records(&options.sources, &train_files, &mut done, total)?;
         let dev_records = work.records(&options.dev, &dev_files, &mut done, total)?;
+        let trained = |d: &FileRecord| train_records.iter().any(|t| t.sha256 == d.sha256);
+        if let Some(i) = dev_records.iter().position(trained) {
+            return Err(Error::data(&dev_files[i].path, "file", "is in both the training and the dev text"));
+        }
         let key = content_key(options, given.as_ref(), &train_records, &dev_records)?;
         Ok(Inputs { train_files, dev_files, given, train_records, dev_records, key })
     }

@@ -75,10 +75,8 @@ pub fn read(run: &Path) -> Result<Info> {
     run_folder::check_run(run)?;
     let log = run.join(run_folder::LOG);
     let mut info = Info::default();
-    if log.exists() {
-        for event in events::read_log(&log, events::open(&log)?) {
-            info.add(event?);
-        }
+    for event in events::read_log(&log, events::open(&log)?) {
+        info.add(event?);
     }
     for entry in checkpoint::list(run)? {
         info.checkpoints.push(Saved {
@@ -122,7 +120,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         assert!(read(run.path()).unwrap_err().to_string().contains("recipe.toml"));
         std::fs::write(run.path().join(run_folder::RECIPE), "").unwrap();
-        assert_eq!(read(run.path()).unwrap(), Info::default());
+        assert!(read(run.path()).unwrap_err().to_string().contains("log.jsonl"));
 
         let mut log = LogWriter::open(&run.path().join(run_folder::LOG), 0).unwrap();
         let start = Event::Start {

@@ -85,20 +85,31 @@ pub fn resume(out: &Path) -> Result<Run> {
     };
     let again = || {
         let (recipe, prepared) = (path.display(), used.prepared.display());
-        format!("prepare it again: antlm prepare {recipe} --text THE-SAME-TEXT --out {prepared}")
+        format!("prepare it again: antlm prepare {recipe} --text THE-SAME-TEXT [--dev THE-SAME-DEV] --out {prepared}")
     };
-    if !used.prepared.join(prepare::SUMMARY_FILE).exists() {
+    // A run that was moved together with the `prepared` beside it finds its text there.
+    let beside = used.prepared.file_name().map(|name| files::parent(out).join("prepared").join(name));
+    let places = [Some(used.prepared.clone()), beside].into_iter().flatten();
+    let Some(place) = places.into_iter().find(|place| place.join(prepare::SUMMARY_FILE).exists()) else {
         let what = format!("the prepared text of this run is not there any more; {}", again());
         return Err(Error::data(&used.prepared, "folder", what));
-    }
-    let prepared = prepare::open(&used.prepared, recipe.seq_len)?;
+    };
+    let prepared = prepare::open(&place, recipe.seq_len)?;
     if prepared.train.hash() != used.text || prepared.summary.tokenizer_sha256 != used.tokenizer {
-        let what = format!("not the text that this run was trained on; {}", again());
+        let what = format!("not the text that this run was trained on; remove it and {}", again());
         return Err(Error::data(&used.prepared, "key", what));
     }
     if prepared.tokenizer.vocab_size() != used.vocab_size {
         let what = format!("is {}, but the tokenizer has {} tokens", used.vocab_size, prepared.tokenizer.vocab_size());
         return Err(Error::data(&path, "used.vocab_size", what));
+    }
+    let own = out.join(run_folder::TOKENIZER);
+    if files::sha256_file(&own)? != used.tokenizer {
+        return Err(Error::data(
+            own,
+            "sha256",
+            format!("not the run's tokenizer; copy the one in {}", place.display()),
+        ));
     }
     size::check_memory(&recipe)?;
     let model = Model::new(&recipe.config())?;
@@ -203,22 +214,15 @@ impl Run {
             self.measure(&dev, 0, Moment::Start, &mut stepper.pool, listener)?;
         }
         for step in layout.steps_from(self.step) {
-            if let Some(signal) = cancel() {
-                if self.saved != Some(self.step) {
-                    let path = self.save(step.block, step.positions.start, false)?;
-                    self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)?;
-                }
-                self.emit(&Event::Stop { step: self.step, signal }, listener)?;
-                let left = format!("saved; go on with: antlm train --resume {}", self.folder.path().display());
-                return Err(Error::Stopped { signal, left });
-            }
+            let lr = recipe.learning_rate_at(&layout, &step);
+            let done = match stepper.run(&step, lr, &mut self.weights, cancel)? {
+                Ok(done) => done,
+                Err(signal) => return Err(self.stop(&step, signal, listener)?),
+            };
             if let Some(from) = switch(&layout, &step) {
                 let (block, to) = (step.block as u64, step.objective);
                 self.emit(&Event::Switch { step: self.step, block, from, to }, listener)?;
             }
-
-            let lr = recipe.learning_rate_at(&layout, &step);
-            let done = stepper.run(&step, lr, &mut self.weights)?;
             self.step += 1;
             let seen = self.seen.entry(step.objective).or_default();
             seen.words += done.words;
@@ -256,6 +260,17 @@ impl Run {
         self.emit(&Event::End { step: self.step, words_seen: self.words_seen() }, listener)?;
         self.log.sync()?;
         Ok(())
+    }
+
+    /// Saves the run as it is before `step`, and gives the error that ends it.
+    fn stop(&mut self, step: &Step, signal: i32, listener: &mut dyn Listener) -> Result<Error> {
+        if self.saved != Some(self.step) {
+            let path = self.save(step.block, step.positions.start, false)?;
+            self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)?;
+        }
+        self.emit(&Event::Stop { step: self.step, signal }, listener)?;
+        let left = format!("saved; go on with: antlm train --resume {}", self.folder.path().display());
+        Ok(Error::Stopped { signal, left })
     }
 
     /// Says how the run begins.

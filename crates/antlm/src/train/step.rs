@@ -91,6 +91,36 @@ pub fn optimizer(recipe: &Recipe) -> Optimizer {
     Optimizer { rule, beta1: o.betas[0], beta2: o.betas[1], eps: o.eps, weight_decay: o.weight_decay }
 }
 
+/// As [`gradient`], but asks before every micro-batch whether to stop; then `Err` holds the signal.
+///
+/// # Errors
+/// The engine's.
+pub fn gradient_unless(
+    cancel: &dyn Fn() -> Option<i32>,
+    model: &Model,
+    params: &[f32],
+    batches: &[Batch],
+    dropout: Option<Dropout>,
+    grads: &mut [f32],
+    pool: &mut Pool,
+) -> Result<std::result::Result<(f64, u64, u64), i32>> {
+    antlm_nn::kernels::clear(grads);
+    let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
+    let weight = 1.0 / targets.max(1) as f32;
+    let (mut sum, mut rows) = (0.0, 0);
+    for batch in batches {
+        if let Some(signal) = cancel() {
+            return Ok(Err(signal));
+        }
+        let mut tape = Tape::new(params, Some(grads), dropout, pool)?;
+        let nll = model.loss(&mut tape, batch, weight)?;
+        tape.backward();
+        sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
+        rows += batch.ids.len() as u64;
+    }
+    Ok(Ok((sum / targets.max(1) as f64, rows, targets as u64)))
+}
+
 /// Mean loss and gradient of micro-batches; `grads` is overwritten. Returns loss, rows and targets.
 ///
 /// # Errors
@@ -103,18 +133,8 @@ pub fn gradient(
     grads: &mut [f32],
     pool: &mut Pool,
 ) -> Result<(f64, u64, u64)> {
-    antlm_nn::kernels::clear(grads);
-    let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
-    let weight = 1.0 / targets.max(1) as f32;
-    let (mut sum, mut rows) = (0.0, 0);
-    for batch in batches {
-        let mut tape = Tape::new(params, Some(grads), dropout, pool)?;
-        let nll = model.loss(&mut tape, batch, weight)?;
-        tape.backward();
-        sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
-        rows += batch.ids.len() as u64;
-    }
-    Ok((sum / targets.max(1) as f64, rows, targets as u64))
+    // Never asked to stop, so there is always a result.
+    Ok(gradient_unless(&|| None, model, params, batches, dropout, grads, pool)?.unwrap_or_default())
 }
 
 /// Everything a step needs besides the weights.
@@ -137,19 +157,30 @@ pub struct Stepper<'a> {
 }
 
 impl Stepper<'_> {
-    /// Does one step. A step without any target changes nothing.
+    /// Does one step, or stops before a micro-batch when `cancel` gives a signal, which is then in `Err`: the weights
+    /// are as they were. A step without any target changes nothing.
     ///
     /// # Errors
     /// [`Error::Diverged`] when loss or gradient is not a finite number: then the weights are as they were.
-    pub fn run(&mut self, step: &Step, lr: f64, weights: &mut Weights) -> Result<Outcome> {
+    pub fn run(
+        &mut self,
+        step: &Step,
+        lr: f64,
+        weights: &mut Weights,
+        cancel: &dyn Fn() -> Option<i32>,
+    ) -> Result<std::result::Result<Outcome, i32>> {
         let (recipe, data) = (self.recipe, self.data);
         let segments: Vec<u32> = step.positions.clone().map(|position| self.order.segment(position)).collect();
         let words = segments.iter().map(|&i| u64::from(data.segment(i).words)).sum();
         let packing = Packing { recipe, objective: step.objective, rng: self.rng, step: step.index };
         let batches = packing.batches(data, segments.into_iter());
         let dropout = Some(Dropout { rng: self.rng, step: step.index });
-        let (loss, rows, targets) =
-            gradient(self.model, &weights.params, &batches, dropout, &mut self.grads, &mut self.pool)?;
+        let (grads, pool) = (&mut self.grads, &mut self.pool);
+        let found = gradient_unless(cancel, self.model, &weights.params, &batches, dropout, grads, pool)?;
+        let (loss, rows, targets) = match found {
+            Ok(found) => found,
+            Err(signal) => return Ok(Err(signal)),
+        };
         let grad_norm = global_norm(&self.grads);
         if !(loss.is_finite() && grad_norm.is_finite()) {
             let advice = "try a lower optimizer.lr, a longer learning_rate.warmup or a lower optimizer.clip";
@@ -161,6 +192,6 @@ impl Stepper<'_> {
             let Weights { params, m, v, .. } = weights;
             optimizer(recipe).step(self.model.layout(), params, &self.grads, m, v, update)?;
         }
-        Ok(Outcome { loss, grad_norm, rows, targets, words })
+        Ok(Ok(Outcome { loss, grad_norm, rows, targets, words }))
     }
 }

@@ -22,22 +22,27 @@ fn fails_at(n: u64) -> impl FnMut(&Event) -> Result<()> {
 }
 
 #[test]
-fn stopped_by_a_signal_before_any_step() {
+fn stopped_by_a_signal_before_any_micro_batch() {
     let toy = Toy::new();
-    for step in 0..toy.steps {
-        let name = format!("stopped-{step}");
+    let mut stopped_at = Vec::new();
+    for asked_before in 0u64.. {
+        let name = format!("stopped-{asked_before}");
         let asked = Cell::new(0);
         let cancel = || {
             asked.set(asked.get() + 1);
-            (asked.get() > step).then_some(15)
+            (asked.get() > asked_before).then_some(15)
         };
-        let error = toy.start(&name).unwrap().train(&mut |_: &Event| Ok(()), &cancel).unwrap_err();
+        let Err(error) = toy.start(&name).unwrap().train(&mut |_: &Event| Ok(()), &cancel) else { break };
         assert!(matches!(error, Error::Stopped { signal: 15, .. }), "{error}");
         assert!(error.to_string().contains("--resume"), "{error}");
-        assert_eq!(checkpoint::newest(&toy.run(&name)).unwrap().unwrap().step, step, "everything was saved");
+        stopped_at.push(checkpoint::newest(&toy.run(&name)).unwrap().unwrap().step);
         toy.resume(&name).unwrap();
         toy.is_whole(&name);
     }
+    // In the middle of steps, too, and then as before the step.
+    assert!(stopped_at.is_sorted() && stopped_at.len() as u64 > toy.steps, "{stopped_at:?}");
+    stopped_at.dedup();
+    assert!(stopped_at.into_iter().eq(0..toy.steps));
 }
 
 #[test]

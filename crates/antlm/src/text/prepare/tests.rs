@@ -130,9 +130,14 @@ fn what_is_prepared_is_used_again_until_something_changes() {
     options.sources[0].paths = vec![moved.clone()];
     assert!(run(&options, &out).unwrap().reused);
     options.tokenizer = TokenizerChoice::Train { vocab_size: 300, min_frequency: 2 };
+    // What is there may be needed by a run: it is not replaced.
+    let error = run(&options, &out).unwrap_err().to_string();
+    assert!(error.contains("holds other prepared text"), "{error}");
+    let out = dir.path().join("smaller");
     let smaller = run(&options, &out).unwrap();
     assert!(!smaller.reused && smaller.tokenizer.vocab_size() == 300);
     fs::write(&moved, text(20_000, 2)).unwrap();
+    let out = dir.path().join("changed");
     let changed = run(&options, &out).unwrap();
     assert!(!changed.reused && changed.train.hash() != smaller.train.hash());
 
@@ -140,6 +145,7 @@ fn what_is_prepared_is_used_again_until_something_changes() {
     let given = dir.path().join("given.json");
     fs::copy(out.join(TOKENIZER_FILE), &given).unwrap();
     options.tokenizer = TokenizerChoice::File(given.clone());
+    let out = dir.path().join("given");
     let with_given = run(&options, &out).unwrap();
     assert!(!with_given.reused);
     assert_eq!(with_given.summary.tokenizer_sha256, changed.summary.tokenizer_sha256);
