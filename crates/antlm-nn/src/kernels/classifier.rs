@@ -7,8 +7,8 @@ use super::math::{exp, ln, max, sum};
 use super::matmul::{Into, Mat, MatMut, Threads, matmul};
 use super::{add_column_sums, dispatch};
 
-/// Rows of a tile.
-pub const TILE: usize = 256;
+/// Rows of a tile: every tile reads and writes the gradient of the whole vocabulary matrix once, so not too few.
+pub const TILE: usize = 512;
 /// Rows that one softmax task handles.
 const ROWS: usize = 4;
 

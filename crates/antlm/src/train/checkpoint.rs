@@ -65,6 +65,10 @@ pub struct State {
     pub position: u64,
     /// Words and targets by objective.
     pub seen: BTreeMap<Objective, Seen>,
+    /// A signal came before all that follows step `step` was done (dev losses, the end of its block): resuming begins
+    /// with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmeasured: bool,
     /// Length of `log.jsonl` that belongs to these steps; what is longer is cut off on resume.
     pub log_bytes: u64,
     /// Number format of the products: `f32`.

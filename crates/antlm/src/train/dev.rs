@@ -57,23 +57,31 @@ impl DevSet {
         DevSet { readings: readings.into_iter().filter(|reading| reading.targets > 0).collect() }
     }
 
-    /// The model's loss with every backend.
+    /// The model's loss with every backend; asks before every batch whether to stop, and then `Err` holds the signal.
     ///
     /// # Errors
     /// The engine's.
-    pub fn losses(&self, model: &Model, params: &[f32], pool: &mut Pool) -> Result<Vec<DevLoss>> {
-        self.readings
-            .iter()
-            .map(|reading| {
-                let mut sum = 0.0;
-                for batch in &reading.batches {
-                    let mut tape = Tape::new(params, None, None, pool)?;
-                    sum += model.loss(&mut tape, batch, 0.0)?.iter().map(|&x| f64::from(x)).sum::<f64>();
+    pub fn losses(
+        &self,
+        model: &Model,
+        params: &[f32],
+        pool: &mut Pool,
+        cancel: &dyn Fn() -> Option<i32>,
+    ) -> Result<std::result::Result<Vec<DevLoss>, i32>> {
+        let mut losses = Vec::new();
+        for reading in &self.readings {
+            let mut sum = 0.0;
+            for batch in &reading.batches {
+                if let Some(signal) = cancel() {
+                    return Ok(Err(signal));
                 }
-                let Reading { backend, targets, unigram, .. } = *reading;
-                Ok(DevLoss { backend, loss: sum / targets as f64, targets, unigram })
-            })
-            .collect()
+                let mut tape = Tape::new(params, None, None, pool)?;
+                sum += model.loss(&mut tape, batch, 0.0)?.iter().map(|&x| f64::from(x)).sum::<f64>();
+            }
+            let Reading { backend, targets, unigram, .. } = *reading;
+            losses.push(DevLoss { backend, loss: sum / targets as f64, targets, unigram });
+        }
+        Ok(Ok(losses))
     }
 }
 

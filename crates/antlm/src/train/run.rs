@@ -42,6 +42,8 @@ pub struct Run {
     resumed: Option<PathBuf>,
     /// The step of the checkpoint that was written or loaded last.
     saved: Option<u64>,
+    /// What follows the last step (dev losses, the end of its block) is still to be done.
+    unmeasured: bool,
 }
 
 /// Makes the folder of a new run and writes what it is made of.
@@ -128,7 +130,7 @@ pub fn resume(out: &Path) -> Result<Run> {
     }
     run.log = LogWriter::open(&out.join(run_folder::LOG), state.log_bytes)?;
     (run.step, run.seen, run.saved) = (state.step, state.seen, Some(state.step));
-    (run.warnings, run.resumed) = (warnings, Some(saved.path));
+    (run.warnings, run.resumed, run.unmeasured) = (warnings, Some(saved.path), state.unmeasured);
     Ok(run)
 }
 
@@ -178,6 +180,7 @@ impl Run {
             warnings: Vec::new(),
             resumed: None,
             saved: None,
+            unmeasured: false,
         })
     }
 
@@ -210,14 +213,17 @@ impl Run {
         };
         let words = layout.blocks.iter().map(|span| span.words).sum();
         self.begin(&layout, words, listener)?;
-        if self.saved.is_none() {
-            self.measure(&dev, 0, Moment::Start, &mut stepper.pool, listener)?;
+        if self.saved.is_none() && self.step == 0 {
+            self.unmeasured = true;
+        }
+        if self.unmeasured {
+            self.after(&layout, &dev, &mut stepper.pool, listener, cancel)?;
         }
         for step in layout.steps_from(self.step) {
             let lr = recipe.learning_rate_at(&layout, &step);
             let done = match stepper.run(&step, lr, &mut self.weights, cancel)? {
                 Ok(done) => done,
-                Err(signal) => return Err(self.stop(&step, signal, listener)?),
+                Err(signal) => return Err(self.stop(&layout, signal, listener)?),
             };
             if let Some(from) = switch(&layout, &step) {
                 let (block, to) = (step.block as u64, step.objective);
@@ -243,29 +249,48 @@ impl Run {
                 listener,
             )?;
 
-            if let Some(moment) = moment(&layout, &step) {
-                self.measure(&dev, step.block, moment, &mut stepper.pool, listener)?;
-            }
-            if step.ends_block {
-                let (block, objective, words_seen) = (step.block as u64, step.objective, self.words_seen());
-                self.emit(&Event::BlockEnd { step: self.step, block, objective, words_seen }, listener)?;
-            }
-            let every = u64::from(recipe.checkpoints.every);
-            if step.ends_block || (every > 0 && self.step.is_multiple_of(every)) {
-                let block = if step.ends_block { step.block + 1 } else { step.block };
-                let path = self.save(block, step.positions.end, step.ends_block)?;
-                self.emit(&Event::Checkpoint { step: self.step, path, kept: step.ends_block }, listener)?;
-            }
+            self.unmeasured = true;
+            self.after(&layout, &dev, &mut stepper.pool, listener, cancel)?;
         }
         self.emit(&Event::End { step: self.step, words_seen: self.words_seen() }, listener)?;
         self.log.sync()?;
         Ok(())
     }
 
-    /// Saves the run as it is before `step`, and gives the error that ends it.
-    fn stop(&mut self, step: &Step, signal: i32, listener: &mut dyn Listener) -> Result<Error> {
+    /// What follows the step that was done last: dev losses, the end of its block, a checkpoint.
+    fn after(
+        &mut self,
+        layout: &Layout,
+        dev: &Option<DevSet>,
+        pool: &mut Pool,
+        listener: &mut dyn Listener,
+        cancel: Cancel<'_>,
+    ) -> Result<()> {
+        let Some(step) = self.step.checked_sub(1).and_then(|last| layout.step(last)) else {
+            self.measure(dev, layout, 0, Moment::Start, pool, listener, cancel)?;
+            self.unmeasured = false;
+            return Ok(());
+        };
+        if let Some(moment) = moment(layout, &step) {
+            self.measure(dev, layout, step.block, moment, pool, listener, cancel)?;
+        }
+        self.unmeasured = false;
+        if step.ends_block {
+            let (block, objective, words_seen) = (step.block as u64, step.objective, self.words_seen());
+            self.emit(&Event::BlockEnd { step: self.step, block, objective, words_seen }, listener)?;
+        }
+        let every = u64::from(self.recipe.checkpoints.every);
+        if step.ends_block || (every > 0 && self.step.is_multiple_of(every)) {
+            let path = self.save(layout, step.ends_block)?;
+            self.emit(&Event::Checkpoint { step: self.step, path, kept: step.ends_block }, listener)?;
+        }
+        Ok(())
+    }
+
+    /// Saves the run as it is, and gives the error that ends it.
+    fn stop(&mut self, layout: &Layout, signal: i32, listener: &mut dyn Listener) -> Result<Error> {
         if self.saved != Some(self.step) {
-            let path = self.save(step.block, step.positions.start, false)?;
+            let path = self.save(layout, false)?;
             self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)?;
         }
         self.emit(&Event::Stop { step: self.step, signal }, listener)?;
@@ -306,16 +331,23 @@ impl Run {
         listener.event(event)
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn measure(
         &mut self,
         dev: &Option<DevSet>,
+        layout: &Layout,
         block: usize,
         at: Moment,
         pool: &mut Pool,
         listener: &mut dyn Listener,
+        cancel: Cancel<'_>,
     ) -> Result<()> {
         let Some(dev) = dev else { return Ok(()) };
-        for found in dev.losses(&self.model, &self.weights.params, pool)? {
+        let losses = match dev.losses(&self.model, &self.weights.params, pool, cancel)? {
+            Ok(losses) => losses,
+            Err(signal) => return Err(self.stop(layout, signal, listener)?),
+        };
+        for found in losses {
             let (step, block) = (self.step, block as u64);
             let super::dev::DevLoss { backend, loss, targets, unigram } = found;
             self.emit(&Event::Dev { step, block, at, backend, loss, targets, unigram }, listener)?;
@@ -323,7 +355,14 @@ impl Run {
         Ok(())
     }
 
-    fn save(&mut self, block: usize, position: u64, kept: bool) -> Result<PathBuf> {
+    /// Writes a checkpoint of the run as it is.
+    fn save(&mut self, layout: &Layout, kept: bool) -> Result<PathBuf> {
+        // Where the next step begins; after the last one, where that ended, as if another block followed.
+        let (block, position) = match (layout.step(self.step), self.step.checked_sub(1).and_then(|s| layout.step(s))) {
+            (Some(next), _) => (next.block, next.positions.start),
+            (None, Some(last)) => (last.block + 1, last.positions.end),
+            (None, None) => (0, 0),
+        };
         let state = State {
             hashes: self.hashes.clone(),
             seed: self.recipe.seed,
@@ -331,6 +370,7 @@ impl Run {
             optimizer_t: self.weights.t,
             block: block as u64,
             position,
+            unmeasured: self.unmeasured,
             seen: self.seen.clone(),
             log_bytes: self.log.sync()?,
             precision: "f32".into(),
