@@ -19,7 +19,7 @@ mod forward;
 
 use forward::check;
 
-/// Buffers that wait to be used again. It never holds more than twice what was in use at one time.
+/// Buffers that wait to be used again. With those in use they are never more than 9/8 of what was in use at one time.
 #[derive(Debug, Default)]
 pub struct Pool {
     /// By capacity, which is always a [`Pool::class`].
@@ -41,21 +41,24 @@ impl Pool {
     /// A buffer of `len` values; what is in it is anybody's guess, so every operation writes all of its output.
     fn take(&mut self, len: usize) -> Vec<f32> {
         let class = Pool::class(len);
-        self.live += class;
-        self.peak = self.peak.max(self.live);
-        let mut buffer = match self.free.get_mut(&class).and_then(Vec::pop) {
+        // The smallest that is large enough, if it is not much too large.
+        let fit = self.free.range(class..=class + class / 4).find(|(_, buffers)| !buffers.is_empty()).map(|(&fit, _)| fit);
+        let mut buffer = match fit.and_then(|fit| self.free.get_mut(&fit)?.pop()) {
             Some(buffer) => {
-                self.waiting -= class;
+                self.waiting -= buffer.capacity();
                 buffer
             }
-            None => {
-                if self.waiting + self.live > 2 * self.peak {
-                    self.free.clear();
-                    self.waiting = 0;
-                }
-                Vec::with_capacity(class)
-            }
+            None => Vec::with_capacity(class),
         };
+        self.live += buffer.capacity();
+        self.peak = self.peak.max(self.live);
+        while self.waiting + self.live > self.peak + self.peak / 8 {
+            let Some(mut largest) = self.free.last_entry() else { break };
+            match largest.get_mut().pop() {
+                Some(buffer) => self.waiting -= buffer.capacity(),
+                None => drop(largest.remove()),
+            }
+        }
         buffer.resize(len, 0.0);
         buffer
     }
@@ -304,7 +307,7 @@ mod tests {
             assert!(buffers.iter().enumerate().all(|(k, buffer)| buffer.len() == size + 10 * k));
             buffers.into_iter().for_each(|buffer| pool.give(buffer));
             assert_eq!(pool.live, 0);
-            assert!(pool.waiting <= 2 * pool.peak && pool.peak <= 4 * Pool::class(5030));
+            assert!(pool.waiting <= pool.peak + pool.peak / 8 && pool.peak <= 5 * Pool::class(5030));
         }
         // Nearly the same size: the same buffer.
         let buffer = pool.take(1000);

@@ -59,9 +59,9 @@ fn attention_agrees(seed: u64, lengths: &[usize], settings: Settings) -> Outcome
     };
     agrees(&mut flat, dropout, &slow.forward(&xs, ps), d, forward, |dy| {
         let (dqkv, dpositions) = slow.backward(&xs, ps, dy);
-        let mut all = vec![Wanted { of: qkv, gradient: dqkv, parts: 3 }];
+        let mut all = vec![Wanted { parts: 3, ..wanted(qkv, dqkv) }];
         if relative {
-            all.push(Wanted { of: positions, gradient: dpositions, parts: 2 });
+            all.push(Wanted { parts: 2, ..wanted(positions, dpositions) });
         }
         all
     })
@@ -101,7 +101,7 @@ proptest! {
             tape.rope(qkv, &table, heads, &places)
         }, |dy| {
             let gradient = reference::rope_backward(dy, 3 * d, 2 * d, 2 * half, &bounds, 10_000.0);
-            vec![Wanted { of: qkv, gradient, parts: 3 }]
+            vec![Wanted { parts: 3, ..wanted(qkv, gradient) }]
         })?;
     }
 }

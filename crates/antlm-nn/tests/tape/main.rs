@@ -70,10 +70,12 @@ struct Wanted {
     of: View,
     gradient: Vec<f64>,
     parts: usize,
+    /// By how much the operation can make rounding errors of its result's gradient larger, where that is not about 1.
+    gain: f64,
 }
 
 fn wanted(of: View, gradient: Vec<f64>) -> Wanted {
-    Wanted { of, gradient, parts: 1 }
+    Wanted { of, gradient, parts: 1, gain: 1.0 }
 }
 
 fn largest(x: &[f64]) -> f64 {
@@ -126,7 +128,8 @@ fn agrees(
     let mut all = backward(&start.dx);
     all.push(wanted(table, start.dtable));
     let mut touched = vec![false; grads.len()];
-    for Wanted { of, gradient, parts } in all {
+    for Wanted { of, gradient, parts, gain } in all {
+        let least = least * gain;
         for p in 0..parts {
             let got = part(&grads[of.range()], of.cols, p, parts);
             // The gradient of a vector is a sum over all rows, with as much room to cancel.
