@@ -64,9 +64,15 @@ pub struct Plan {
     /// Files and folders of text (.txt, .train, .jsonl), or a prepared folder; without them the plan is for 10 M words
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub text: Vec<PathBuf>,
+    /// Text for the dev loss, as in `antlm train` (default: 1 % of the documents, which are not trained on)
+    #[arg(long, value_name = "PATH", requires = "text")]
+    pub dev: Option<PathBuf>,
     /// Change a key of the recipe; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Print the plan only, no progress
+    #[arg(long)]
+    pub quiet: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -187,8 +187,8 @@ fn fill(values: &mut [f32], init: Init, rng: Rng, index: u32) {
 fn normal(rng: Rng, index: u32, i: u32, attempt: u32) -> f64 {
     let [a, b, _, _] = rng.quad(Stream::INIT, index, i, attempt);
     // (a + 1) / 2^32 is in (0, 1], so the logarithm is finite.
-    let radius = (-2.0 * ((f64::from(a) + 1.0) / 4_294_967_296.0).ln()).sqrt();
-    radius * (std::f64::consts::TAU * f64::from(b) / 4_294_967_296.0).cos()
+    let radius = (-2.0 * libm::log((f64::from(a) + 1.0) / 4_294_967_296.0)).sqrt();
+    radius * libm::cos(std::f64::consts::TAU * f64::from(b) / 4_294_967_296.0)
 }
 
 #[cfg(test)]

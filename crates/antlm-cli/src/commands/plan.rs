@@ -14,12 +14,12 @@ pub fn run(args: &args::Plan, out: &mut impl Write) -> Result<()> {
     let plan = if args.text.is_empty() && recipe.data.is_empty() {
         Plan::new(&recipe, None)?
     } else if let Some(dir) = input::prepared_dir(&args.text) {
-        Plan::of(&recipe, &input::open(&recipe, dir, false)?)?
+        Plan::of(&recipe, &input::open(&recipe, dir, args.dev.is_some())?)?
     } else {
         // Segments are counted in tokens, so the text is prepared, and forgotten again.
         let folder = tempfile::tempdir()?;
-        let options = input::options(&recipe, &args.text, &[])?;
-        let prepared = with_progress(true, &crate::signals::install()?, |progress, cancelled| {
+        let options = input::options(&recipe, &args.text, args.dev.as_slice())?;
+        let prepared = with_progress(args.quiet || args.json, &crate::signals::install()?, |progress, cancelled| {
             antlm::text::prepare::prepare(&options, folder.path().join("prepared"), progress, cancelled)
         })?;
         Plan::of(&recipe, &prepared)?

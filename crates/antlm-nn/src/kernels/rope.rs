@@ -16,11 +16,11 @@ impl Table {
     /// The table of heads of width `h` (even). Angles are computed in f64.
     pub fn new(positions: usize, h: usize, theta: f64) -> Table {
         let half = h / 2;
-        let angle = |i: usize| (i / half) as f64 * theta.powf(-2.0 * (i % half) as f64 / h as f64);
+        let angle = |i: usize| (i / half) as f64 * libm::pow(theta, -2.0 * (i % half) as f64 / h as f64);
         let angles: Vec<f64> = (0..positions * half).map(angle).collect();
         Table {
-            cos: angles.iter().map(|a| a.cos() as f32).collect(),
-            sin: angles.iter().map(|a| a.sin() as f32).collect(),
+            cos: angles.iter().map(|a| libm::cos(*a) as f32).collect(),
+            sin: angles.iter().map(|a| libm::sin(*a) as f32).collect(),
             half,
         }
     }

@@ -42,7 +42,8 @@ impl Pool {
     fn take(&mut self, len: usize) -> Vec<f32> {
         let class = Pool::class(len);
         // The smallest that is large enough, if it is not much too large.
-        let fit = self.free.range(class..=class + class / 4).find(|(_, buffers)| !buffers.is_empty()).map(|(&fit, _)| fit);
+        let fit =
+            self.free.range(class..=class + class / 4).find(|(_, buffers)| !buffers.is_empty()).map(|(&fit, _)| fit);
         let mut buffer = match fit.and_then(|fit| self.free.get_mut(&fit)?.pop()) {
             Some(buffer) => {
                 self.waiting -= buffer.capacity();

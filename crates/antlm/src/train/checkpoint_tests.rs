@@ -22,6 +22,7 @@ fn state(step: u64) -> State {
             (Objective::Clm, Seen { words: 10, targets: 12 }),
             (Objective::Mlm, Seen { words: 20, targets: 3 }),
         ]),
+        unmeasured: true,
         log_bytes: 99,
         precision: "f32".into(),
         device: "cpu".into(),

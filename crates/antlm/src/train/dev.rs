@@ -109,6 +109,6 @@ impl Frequencies {
 
     fn loss(&self, id: u32) -> f64 {
         let count = self.counts.get(id as usize).copied().unwrap_or(1);
-        (self.total as f64 / count as f64).ln()
+        antlm_nn::kernels::math::ln(self.total as f64 / count as f64)
     }
 }
