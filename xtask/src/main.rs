@@ -5,6 +5,7 @@ mod dev_table;
 mod floors;
 mod licences;
 mod readme;
+mod recipe_reference;
 mod sizes;
 mod texts;
 
@@ -24,7 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// format, readme, floors, sizes, licences and clippy, one after another
+    /// format, readme, recipe-reference --check, floors, sizes, licences and clippy, one after another
     Check,
     /// rustfmt would change nothing
     Format,
@@ -38,6 +39,12 @@ enum Chore {
     Licences,
     /// README.md's commands are those that .ci/run runs
     Readme,
+    /// Writes docs/recipe-reference.md and docs/recipe.schema.json from the table of keys
+    RecipeReference {
+        /// Only says whether both are up to date
+        #[arg(long)]
+        check: bool,
+    },
     Bench(bench::Options),
     DevTable(dev_table::Options),
 }
@@ -58,6 +65,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Check => {
             format(&root)?;
             readme::check(&root)?;
+            recipe_reference::check(&root)?;
             floors::check(&root)?;
             sizes::check(&root)?;
             licences::check(&root)?;
@@ -69,6 +77,8 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Sizes => sizes::check(&root),
         Chore::Licences => licences::check(&root),
         Chore::Readme => readme::check(&root),
+        Chore::RecipeReference { check: true } => recipe_reference::check(&root),
+        Chore::RecipeReference { check: false } => recipe_reference::write(&root),
         Chore::Bench(options) => bench::run(&root, &options),
         Chore::DevTable(options) => dev_table::run(&root, &options),
     }

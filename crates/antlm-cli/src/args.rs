@@ -43,8 +43,14 @@ a path. Names end in their size: tiny (a laptop, minutes), small (a laptop, hour
   antlm-…        both objectives by turns, as published (a masked token is predicted at its own position)
   antlm-mntp-…   the same with masked next-token prediction, which forgets less at a switch
   ltg-bert-…, babyllama-…          the base model's own objective alone
-  ltg-bert-clm-…, babyllama-mlm-…  the other objective alone")]
+  ltg-bert-clm-…, babyllama-mlm-…  the other objective alone
+
+`antlm recipes --schema > recipe.schema.json` is for editors: begin a recipe with `#:schema ./recipe.schema.json`.
+docs/recipe-reference.md explains every key.")]
 pub struct Recipes {
+    /// Print a JSON schema of recipe files, for editors that check TOML
+    #[arg(long, conflicts_with = "json")]
+    pub schema: bool,
     /// Print one JSON list
     #[arg(long)]
     pub json: bool,

@@ -51,6 +51,7 @@ pub mod files;
 pub mod model;
 pub mod objective;
 pub mod recipe;
+pub mod suggest;
 pub mod tensor_file;
 pub mod text;
 pub mod train;

@@ -20,6 +20,10 @@ struct Row {
 }
 
 pub fn run(args: &Recipes, out: &mut impl Write) -> Result<()> {
+    if args.schema {
+        writeln!(out, "{:#}", recipe::keys::schema())?;
+        return Ok(());
+    }
     let mut rows = Vec::new();
     for name in recipe::names() {
         let recipe = recipe::builtin(&name)?;

@@ -314,7 +314,10 @@ impl Parser<'_> {
             "mlm" => Ok(Objective::Mlm),
             "mntp" => Ok(Objective::Mntp),
             "" => Err(self.error_at(*at, format!("expected an objective: clm, mlm or mntp{or}"))),
-            _ => Err(self.error_at(*at, format!("unknown objective `{word}`: clm, mlm or mntp{or}"))),
+            _ => {
+                let near = crate::suggest::did_you_mean(word, ["clm", "mlm", "mntp"]);
+                Err(self.error_at(*at, format!("unknown objective `{word}`: clm, mlm or mntp{or}{near}")))
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! Reading recipes: a built-in name or a file, the recipe it starts from, and `KEY=VALUE` from the command line.
 
-use super::{Recipe, VERSION, builtin, names};
+use super::{KEYS, Recipe, VERSION, builtin, names};
 use crate::objective::schedule::Schedule;
+use crate::suggest::{did_you_mean, suggest};
 use crate::{Error, Result, files};
 use std::path::Path;
 use toml::{Table, Value};
@@ -39,9 +40,10 @@ impl Recipe {
         }
         let path = Path::new(name_or_path);
         if !path.exists() && !name_or_path.ends_with(".toml") {
-            let near = names().into_iter().min_by_key(|name| distance(name, name_or_path)).unwrap_or_default();
+            let names = names();
+            let near = did_you_mean(name_or_path, names.iter().map(String::as_str));
             return Err(Error::Usage(format!(
-                "no built-in recipe and no file is named {name_or_path:?} (the nearest built-in name is {near}; `antlm recipes` lists all)"
+                "no built-in recipe and no file is named {name_or_path:?}{near} (`antlm recipes` lists all)"
             )));
         }
         let text = files::read_text(path, MAX_BYTES)?;
@@ -97,7 +99,9 @@ fn from_text(text: &str, origin: &str, stem: Option<String>, set: &[String]) -> 
         None => own,
         Some(Value::String(base)) => {
             let Some(mut table) = builtin::table(&base) else {
-                return Err(wrong(origin, "base", format!("no built-in recipe is named {base:?}")));
+                let names = names();
+                let near = did_you_mean(&base, names.iter().map(String::as_str));
+                return Err(wrong(origin, "base", format!("no built-in recipe is named {base:?}{near}")));
             };
             // These say what the base is, not what was made of it.
             table.remove("name");
@@ -138,10 +142,32 @@ pub(super) fn finish(mut table: Table, origin: &str, set: &[String]) -> Result<R
         // The key stands on the second line of the error's text, and nowhere else.
         let text = error.to_string();
         let key = text.trim_end().rsplit_once("\nin `").and_then(|(_, key)| key.strip_suffix('`'));
-        wrong(origin, key.unwrap_or("top level"), one_line(error.message()))
+        let (key, what) = (key.unwrap_or("top level"), one_line(error.message()));
+        let near = meant(key, &what);
+        wrong(origin, key, what + &near)
     })?;
     recipe.checked(origin)?;
     Ok(recipe)
+}
+
+/// What serde's "unknown field `layer`, expected one of `kind`, `layers`" was meant to be: a key of the same table, a
+/// value of the same key, or a key that stands elsewhere.
+fn meant(key: &str, what: &str) -> String {
+    if !what.starts_with("unknown ") {
+        return String::new();
+    }
+    let mut quoted = what.split('`').skip(1).step_by(2);
+    let word = quoted.next().unwrap_or_default();
+    let near = did_you_mean(word, quoted);
+    if !near.is_empty() || what.starts_with("unknown variant") {
+        return near;
+    }
+    // Known, but in another table: `layers` at the top level, `optimizer.segments`.
+    let last = |path: &'static str| path.rsplit('.').next().unwrap_or(path);
+    let Some(found) = suggest(word, KEYS.iter().map(|key| last(key.path))) else { return String::new() };
+    let full =
+        KEYS.iter().find(|known| last(known.path) == found && known.path.rsplit_once('.').map(|k| k.0) != Some(key));
+    full.map(|known| format!("; did you mean `{}`?", known.path)).unwrap_or_default()
 }
 
 fn one_line(text: &str) -> String {
@@ -181,22 +207,6 @@ fn assign(table: &mut Table, assignment: &str) -> Result<()> {
     }
     here.insert(keys[keys.len() - 1].to_owned(), value);
     Ok(())
-}
-
-/// How many characters must be changed, added or left out to make `b` of `a` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(100).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -15,11 +15,13 @@ use std::path::PathBuf;
 
 mod builtin;
 mod check;
+pub mod keys;
 mod load;
 pub mod plan;
 pub mod size;
 
 pub use builtin::{builtin, names};
+pub use keys::KEYS;
 pub use plan::Plan;
 
 /// The recipe format this program reads and writes.
@@ -95,7 +97,7 @@ impl TryFrom<String> for Precision {
 
 /// `[tokenizer]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Tokenizer {
     /// A pair of tokens is merged only if it occurs at least so often (2).
     pub min_frequency: u32,

@@ -180,3 +180,33 @@ fn deep_tables_are_refused() {
     assert!(Recipe::from_toml(&format!("[{deep}]"), "deep").is_err());
     assert!(Recipe::from_toml(&format!("a = {}", "[".repeat(100_000)), "deep").is_err());
 }
+
+#[test]
+fn what_is_nearly_known_is_suggested() {
+    for (assignment, near) in [
+        ("model.layer=3", Some("layers")),
+        ("optimiser.lr=3", Some("optimizer")),
+        ("learning-rate.floor=0", Some("learning_rate")),
+        ("layers=3", Some("model.layers")),
+        ("micro_token=512", Some("batch.micro_tokens")),
+        ("batch.seqlen=3", Some("seq_len")),
+        ("model.kind=lama", Some("llama")),
+        ("optimizer.kind=adam", Some("adamw")),
+        ("schedule=1 cml", Some("clm")),
+        ("colour=red", None),
+        ("optimizer.kind=sgd", None),
+        ("model.layers=many", None),
+    ] {
+        let error = Recipe::load("ltg-bert-tiny", &set(&[assignment])).unwrap_err().to_string();
+        match near {
+            Some(near) => assert!(error.ends_with(&format!("did you mean `{near}`?")), "{assignment}: {error}"),
+            None => assert!(!error.contains("did you mean"), "{assignment}: {error}"),
+        }
+    }
+    let error = Recipe::load("antlm-ltg-bert-tny", &[]).unwrap_err().to_string();
+    assert!(error.contains("did you mean `antlm-ltg-bert-tiny`?"), "{error}");
+    let error = Recipe::load("lama/of/mine", &[]).unwrap_err().to_string();
+    assert!(!error.contains("did you mean"), "{error}");
+    let error = Recipe::from_toml("base = \"babylama-tiny\"\n", "mine").unwrap_err().to_string();
+    assert!(error.ends_with("did you mean `babyllama-tiny`?"), "{error}");
+}
