@@ -42,6 +42,7 @@ A recipe is a TOML file: model sizes, schedule, optimiser, masking. RECIPE in ot
 a path. Names end in their size: tiny (a laptop, minutes), small (a laptop, hours), base and 58m (the paper's).
   antlm-…        both objectives by turns, as published (a masked token is predicted at its own position)
   antlm-mntp-…   the same with masked next-token prediction, which forgets less at a switch
+  antlm-2026-…, antlm-mntp-2026-…  both within the ten passes that BabyLM 2025 and 2026 allow
   ltg-bert-…, babyllama-…          the base model's own objective alone
   ltg-bert-clm-…, babyllama-mlm-…  the other objective alone
 

@@ -49,6 +49,33 @@ fn limits_are_inclusive() {
     assert_eq!(over.limits[1].epoch, Some(9));
 }
 
+/// On as much text as strict-small allows, and every size has such a recipe: `…-2026-…`, or `…-tiny`.
+#[test]
+fn recipes_for_2026_stay_within_ten_passes() {
+    let mut sizes = std::collections::BTreeSet::new();
+    for name in names() {
+        let recipe = builtin(&name).unwrap();
+        let Facts { segments, .. } = Facts::assumed(10_000_000, recipe.seq_len);
+        // A little uneven: the last segment is not full.
+        let plan = Plan::new(&recipe, Some(Facts { segments, words: 10_000_000, tokens: 16_000_001 })).unwrap();
+        let within = plan.limits.iter().all(|limit| !limit.crossed);
+        if let Some((kind, size)) = name.split_once("-2026-") {
+            assert!(within && plan.words == 100_000_000 && plan.epochs == 10.0, "{name}: {:?}", plan.limits);
+            let whole = builtin(&format!("{kind}-{size}")).unwrap();
+            let Recipe { name, description, schedule, .. } = recipe;
+            assert!(schedule.blocks().len() == 3 && schedule.objectives() == whole.schedule.objectives());
+            assert_eq!(Recipe { name: name.clone(), description, schedule, ..whole }, builtin(&name).unwrap());
+            sizes.insert(size.to_owned());
+        } else {
+            assert_eq!(within, name.ends_with("-tiny"), "{name}");
+        }
+    }
+    let all = names().into_iter().filter(|name| !name.ends_with("-tiny"));
+    let all: std::collections::BTreeSet<String> =
+        all.filter_map(|name| name.strip_prefix("antlm-mntp-").map(|size| size.replace("2026-", ""))).collect();
+    assert_eq!(sizes, all);
+}
+
 #[test]
 fn a_small_text_is_warned_about() {
     let facts = Facts { segments: 3500, words: 300_000, tokens: 440_000 };
