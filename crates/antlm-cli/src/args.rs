@@ -26,6 +26,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 pub enum Command {
     Recipes(Recipes),
+    Init(Init),
     Plan(Plan),
     Prepare(Prepare),
     Train(Train),
@@ -55,6 +56,27 @@ pub struct Recipes {
     /// Print one JSON list
     #[arg(long)]
     pub json: bool,
+}
+
+/// Write a commented recipe for your own text
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm init --text my-texts/                        looks at the text and writes recipe.toml
+  antlm init --text my-texts/ --out -                shows it
+  antlm plan recipe.toml                             what it would do
+  antlm train recipe.toml --out runs/mine
+Size, vocabulary, epochs and steps follow from the number of words; the comments say why.")]
+pub struct Init {
+    /// Files and folders of text (.txt, .train, .jsonl); without them the recipe is for some 300,000 words
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub text: Vec<PathBuf>,
+    /// The recipe to write, which must be new; `-` for standard output
+    #[arg(long, value_name = "FILE", default_value = "recipe.toml")]
+    pub out: PathBuf,
+    /// Print nothing but errors
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// Say what a recipe would do: blocks, steps, words, learning rates, memory

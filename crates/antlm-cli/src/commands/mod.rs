@@ -2,6 +2,7 @@
 
 mod bench;
 mod info;
+mod init;
 mod plan;
 mod prepare;
 mod recipes;
@@ -16,6 +17,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match command {
         Command::Recipes(args) => recipes::run(&args, &mut out),
+        Command::Init(args) => init::run(&args, &mut out),
         Command::Plan(args) => plan::run(&args, &mut out),
         Command::Prepare(args) => prepare::run(&args, &mut out),
         Command::Train(args) => train::run(&args, &mut out),

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use antlm::Error;
 use antlm::recipe::Recipe;
-use antlm::text::prepare::{Counts, Prepared};
+use antlm::text::prepare::Counts;
 use antlm::train::input;
 use anyhow::Result;
 
@@ -40,12 +40,12 @@ pub fn run(args: &Prepare, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Prepares with progress and signals. A signal ends it without leaving anything behind.
-pub fn with_progress(
+/// Reads text with progress and signals. A signal ends it without leaving anything behind.
+pub fn with_progress<T>(
     quiet: bool,
     cancel: &dyn Fn() -> Option<i32>,
-    work: impl FnOnce(&mut dyn FnMut(antlm::text::prepare::Progress), &dyn Fn() -> bool) -> antlm::Result<Prepared>,
-) -> Result<Prepared> {
+    work: impl FnOnce(&mut dyn FnMut(antlm::text::prepare::Progress), &dyn Fn() -> bool) -> antlm::Result<T>,
+) -> Result<T> {
     let mut progress = Preparing::new(quiet);
     let result = work(&mut |p| progress.show(p), &|| cancel().is_some());
     drop(progress);

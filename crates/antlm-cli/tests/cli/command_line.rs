@@ -223,3 +223,33 @@ fn a_signal_ends_preparing_and_leaves_nothing() {
         assert_eq!(left, ["text.txt"]);
     }
 }
+
+/// A recipe for one's own text plans as it is and is never written over.
+#[test]
+fn init_writes_a_recipe_that_plans() {
+    let folder = tempfile::tempdir().unwrap();
+    antlm(folder.path(), &["sample-text", "--words", "20000", "--out", "text.txt"]);
+    let written = antlm(folder.path(), &["init", "--text", "text.txt"]);
+    assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
+    assert!(stdout(&written).contains("antlm train recipe.toml --out"), "{}", stdout(&written));
+    let text = std::fs::read_to_string(folder.path().join("recipe.toml")).unwrap();
+    assert_eq!(stdout(&antlm(folder.path(), &["init", "--text", "text.txt", "--out", "-"])), text);
+    let plan = antlm(folder.path(), &["plan", "recipe.toml", "--json"]);
+    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert!(plan["assumed"] == false && plan["recipe"] == "recipe", "{plan}");
+    refused(folder.path(), &["init", "--text", "text.txt"], &["recipe.toml", "exists already", "--out"]);
+    refused(folder.path(), &["init", "--text", "none.txt", "--out", "new.toml"], &["none.txt"]);
+    refused(folder.path(), &["init", "--out", "no/such/folder.toml"], &["no/such/folder.toml"]);
+    antlm(folder.path(), &["init", "--out", "bare.toml"]);
+    assert_eq!(antlm(folder.path(), &["plan", "bare.toml"]).status.code(), Some(0));
+}
+
+#[test]
+fn the_schema_is_json_and_suggestions_reach_the_user() {
+    let folder = tempfile::tempdir().unwrap();
+    let schema: serde_json::Value =
+        serde_json::from_slice(&antlm(folder.path(), &["recipes", "--schema"]).stdout).unwrap();
+    assert_eq!(schema["properties"]["model"]["properties"]["layers"]["type"], "integer");
+    refused(folder.path(), &["plan", "babyllama-tiny", "--set", "layers=3"], &["did you mean `model.layers`?"]);
+    refused(folder.path(), &["plan", "babylama-tiny"], &["did you mean `babyllama-tiny`?"]);
+}

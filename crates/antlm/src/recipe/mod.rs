@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 mod builtin;
 mod check;
+pub mod init;
 pub mod keys;
 mod load;
 pub mod plan;

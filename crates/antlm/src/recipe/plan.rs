@@ -371,7 +371,7 @@ fn table(f: &mut fmt::Formatter, rows: &[[String; 9]]) -> fmt::Result {
 }
 
 /// 1234567 as `1,234,567`.
-fn grouped(n: u64) -> String {
+pub(super) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
