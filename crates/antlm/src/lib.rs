@@ -49,6 +49,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod model;
+mod nearest;
 pub mod objective;
 pub mod recipe;
 pub mod tensor_file;

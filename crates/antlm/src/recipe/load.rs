@@ -1,6 +1,7 @@
 //! Reading recipes: a built-in name or a file, the recipe it starts from, and `KEY=VALUE` from the command line.
 
 use super::{Recipe, VERSION, builtin, names};
+use crate::nearest::distance;
 use crate::objective::schedule::Schedule;
 use crate::{Error, Result, files};
 use std::path::Path;
@@ -181,22 +182,6 @@ fn assign(table: &mut Table, assignment: &str) -> Result<()> {
     }
     here.insert(keys[keys.len() - 1].to_owned(), value);
     Ok(())
-}
-
-/// How many characters must be changed, added or left out to make `b` of `a` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(100).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
