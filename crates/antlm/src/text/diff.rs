@@ -220,3 +220,62 @@ impl SourceDiff {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_is_counted_and_the_sums_are_those_of_the_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let qed = write("qed.txt", "- so\n- so\n\n&lt;i&gt;\n\nnothing here");
+        let books = write("gutenberg.txt", "It  was\n\nall right");
+        let plain = write("other.txt", "- so  it is");
+        let mut sources = vec![Source::new("clean", [qed, books]), Source::new("plain", [plain])];
+        sources[0].cleaning = Cleaning::Babylm;
+        let diffs = diff(&sources, &mut |_| {}, &|| false).unwrap();
+
+        let clean = &diffs[0];
+        assert_eq!((clean.documents, clean.documents_dropped), (5, 1));
+        // - so - so, mark-up, nothing here; It was, all right.
+        assert_eq!((clean.words_before, clean.words_after), (4 + 1 + 2 + 4, 1 + 2 + 4));
+        let rule = |corpus, name| clean.rules.iter().find(|r| r.corpus == corpus && r.rule == name).unwrap();
+        let numbers = |r: &RuleDiff| [r.lines_changed, r.lines_dropped, r.characters_removed, r.characters_added];
+        let dash = rule(Corpus::Qed, "dash");
+        assert_eq!(numbers(dash), [2, 0, 4, 0]);
+        assert_eq!(dash.examples.len(), 2);
+        assert_eq!((dash.examples[0].before.as_str(), dash.examples[0].after.as_deref()), ("- so", Some("so")));
+        assert_eq!(numbers(rule(Corpus::Qed, "markup")), [0, 1, 9, 0]);
+        assert_eq!(rule(Corpus::Qed, "markup").examples[0].after, None);
+        assert_eq!(numbers(rule(Corpus::Qed, "repeats")), [0, 1, 2, 0]);
+        assert_eq!(numbers(rule(Corpus::Gutenberg, "spaces")), [1, 0, 1, 0]);
+        assert_eq!(numbers(rule(Corpus::Qed, "shouting")), [0; 4]);
+        assert!(clean.bytes_after < clean.bytes_before);
+
+        let plain = &diffs[1];
+        assert!(plain.rules.is_empty() && plain.words_before == plain.words_after);
+        assert_eq!(plain.bytes_before, plain.bytes_after);
+        assert!(matches!(diff(&sources, &mut |_| {}, &|| true), Err(Error::Stopped { .. })));
+    }
+
+    #[test]
+    fn examples_are_few_and_short() {
+        assert_eq!(cut("abc"), "abc");
+        assert_eq!(cut(&"é".repeat(161)), "é".repeat(160) + "…");
+        assert_eq!(characters("HELLO", "Hello"), (4, 4));
+        assert_eq!(characters("a b", "ab"), (1, 0));
+        let rule = Corpus::Gutenberg.rules().iter().find(|r| r.name == "spaces").unwrap();
+        let mut sum = RuleDiff::new(Corpus::Gutenberg, rule);
+        for _ in 0..2 {
+            let mut one = RuleDiff::new(Corpus::Gutenberg, rule);
+            let before = "a  b\n".repeat(EXAMPLES - 1);
+            one.compare(rule, &before, &rule.apply(&before));
+            sum.add(one);
+        }
+        assert_eq!((sum.lines_changed, sum.examples.len()), (2 * (EXAMPLES as u64 - 1), EXAMPLES));
+    }
+}

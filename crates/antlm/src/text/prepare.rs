@@ -4,6 +4,7 @@
 //! used again. It is made beside its place and renamed, so it is complete or absent. The same contents in the same
 //! order with the same settings give the same bytes, with any number of threads.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -18,10 +19,12 @@ use super::shards::Key;
 use super::source::{Language, Weight};
 use super::special::Family;
 use super::tokenizer::{Tokenizer, hex};
-use super::words;
+use super::words::{self, grouped};
 use crate::{Error, Result};
 
 pub(super) mod passes;
+#[cfg(test)]
+mod source_tests;
 #[cfg(test)]
 mod tests;
 
@@ -167,6 +170,28 @@ impl SourceRecord {
             text_words: 0,
             epoch: Counts::default(),
         }
+    }
+}
+
+/// In a line: the name, the words, and what is not as it is by default.
+impl fmt::Display for SourceRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (words, documents) = (grouped(self.text_words), grouped(self.documents));
+        write!(f, "{}: {words} words in {documents} documents", self.name)?;
+        if self.words == words::Rule::Bytes {
+            write!(f, ", counted by bytes")?;
+        }
+        if let Some(language) = &self.language {
+            write!(f, ", {language}")?;
+        }
+        if self.cleaning != Cleaning::None {
+            write!(f, ", cleaning {} (dropped {} documents)", self.cleaning, grouped(self.dropped))?;
+        }
+        if !self.weight.is_one() {
+            let weight: f64 = self.weight.into();
+            write!(f, ", weight {weight} ({} words an epoch)", grouped(self.epoch.words))?;
+        }
+        Ok(())
     }
 }
 

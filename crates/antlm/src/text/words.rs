@@ -121,6 +121,23 @@ pub fn share(words: u64, tokens: u64, from: u64, to: u64) -> u64 {
     up_to(to) - up_to(from)
 }
 
+/// A whole number with a comma before every three digits, as reports write numbers of words.
+///
+/// ```
+/// assert_eq!(antlm::text::words::grouped(9_916_433), "9,916,433");
+/// ```
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

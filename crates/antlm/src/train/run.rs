@@ -50,6 +50,10 @@ pub struct Run {
 /// A folder that exists, text without a segment, or what the system refuses.
 pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
     let mut recipe = recipe.clone();
+    // From wherever the recipe is read again, it means the same text.
+    for path in recipe.data.iter_mut().flat_map(|source| &mut source.paths).chain(&mut recipe.dev.paths) {
+        *path = std::path::absolute(&*path).map_err(Error::io(&*path))?;
+    }
     recipe.used = Some(Used {
         antlm: env!("CARGO_PKG_VERSION").into(),
         prepared: std::path::absolute(&prepared.dir).map_err(Error::io(&prepared.dir))?,

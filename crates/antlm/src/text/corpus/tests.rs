@@ -152,3 +152,24 @@ fn a_loop_of_links_is_an_error() {
     std::os::unix::fs::symlink(dir.path(), dir.path().join("again")).unwrap();
     assert!(files(&[Source::new("s", [dir.path()])], Purpose::Train).is_err());
 }
+
+#[test]
+fn an_endless_document_is_an_error_not_all_the_memory() {
+    let rules = [DocumentRule::BlankLine, DocumentRule::File, DocumentRule::Title];
+    let formats = rules.map(Format::Text).into_iter().chain([Format::Jsonl("text".into())]);
+    for format in formats {
+        // One line without an end, and lines without an end.
+        let line = std::io::BufReader::new(std::io::repeat(b'a'));
+        let error = read_documents_up_to(1 << 20, &file(format.clone()), line, |_| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("line 1: more than 1 MiB without the end of a document"), "{error}");
+        if let Format::Text(_) = format {
+            let lines = "some words\n".repeat(200_000);
+            let error = read_documents_up_to(1 << 20, &file(format), lines.as_bytes(), |_| Ok(())).unwrap_err();
+            assert!(error.to_string().contains("more than 1 MiB"), "{error}");
+        }
+    }
+    // As long as may be.
+    let text = "a".repeat(1 << 20) + "\n";
+    let rule = Format::Text(DocumentRule::BlankLine);
+    read_documents_up_to(1 << 20, &file(rule), text.as_bytes(), |_| Ok(())).unwrap();
+}
