@@ -123,19 +123,19 @@ fn from_text(text: &str, origin: &str, file: Option<&Path>, set: &[String]) -> R
 
 /// Puts the folder before the paths of text that are relative.
 fn place_paths(table: &mut Table, folder: &Path) {
-    let data = table.get_mut("data").and_then(Value::as_array_mut).into_iter().flatten();
-    let mut tables: Vec<&mut Table> = data.filter_map(Value::as_table_mut).collect();
-    let mut dev = table.get_mut("dev").and_then(Value::as_table_mut);
-    for table in tables.iter_mut().map(|t| &mut **t).chain(dev.as_deref_mut()) {
+    let place = |table: &mut Table| {
         for path in table.get_mut("paths").and_then(Value::as_array_mut).into_iter().flatten() {
-            // The folder of a path that is UTF-8, as TOML is, and that came from the command line; lossy only in errors.
+            // An empty path stays, to be refused. A folder that is not UTF-8 cannot be written in TOML.
             if let Value::String(path) = path
                 && !path.is_empty()
             {
                 *path = folder.join(&*path).to_string_lossy().into_owned();
             }
         }
-    }
+    };
+    let data = table.get_mut("data").and_then(Value::as_array_mut).into_iter().flatten();
+    data.filter_map(Value::as_table_mut).for_each(place);
+    table.get_mut("dev").and_then(Value::as_table_mut).into_iter().for_each(place);
 }
 
 /// From a table to a checked recipe.

@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn both_ways_with_many_members() {
         let dir = tempfile::tempdir().unwrap();
-        let text: Vec<u8> = (0..100_000u32).flat_map(|i| format!("word{} ", i * i % 977).into_bytes()).collect();
+        let text: Vec<u8> = (0..100_000u64).flat_map(|i| format!("word{} ", i * i % 977).into_bytes()).collect();
         for (name, pack) in [("x.gz", gzip as fn(&[u8]) -> Vec<u8>), ("x.zst", zstd)] {
             let path = dir.path().join(name);
             assert_eq!(unpack(&path, &pack(&text)).unwrap(), text);

@@ -1,14 +1,19 @@
 //! Documents from a column of a `.parquet` file (feature `parquet`), some hundred rows at a time.
 
+use std::cell::Cell;
 use std::fs::File;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::sync::Once;
 
 use parquet::basic::Type;
 use parquet::column::reader::ColumnReader;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
-use crate::{Error, Result};
+use crate::Error;
+
+type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Rows at a time.
 const ROWS: usize = 256;
@@ -26,7 +31,7 @@ pub(crate) fn read(path: &Path, column: &str, mut each: impl FnMut(&str, f64) ->
         }
     };
     let file = File::open(path).map_err(Error::io(path))?;
-    let reader = SerializedFileReader::new(file).map_err(wrong("file".into()))?;
+    let reader = guarded(|| SerializedFileReader::new(file)).map_err(wrong("file".into()))?;
     let metadata = reader.metadata();
     let schema = metadata.file_metadata().schema_descr();
     let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
@@ -44,16 +49,16 @@ pub(crate) fn read(path: &Path, column: &str, mut each: impl FnMut(&str, f64) ->
     let mut row: i64 = 0;
     for group in 0..metadata.num_row_groups() {
         let here = || wrong(format!("row {}", row + 1));
-        let group = reader.get_row_group(group).map_err(here())?;
-        let ColumnReader::ByteArrayColumnReader(mut texts) = group.get_column_reader(index).map_err(here())? else {
+        let group = guarded(|| reader.get_row_group(group)).map_err(here())?;
+        let texts = guarded(|| group.get_column_reader(index)).map_err(here())?;
+        let ColumnReader::ByteArrayColumnReader(mut texts) = texts else {
             return Err(Error::data(path, place, "holds something else than one text in each row"));
         };
         let (mut values, mut levels) = (Vec::new(), Vec::new());
         loop {
             values.clear();
             levels.clear();
-            let (rows, present, _) = texts
-                .read_records(ROWS, Some(&mut levels), None, &mut values)
+            let (rows, present, _) = guarded(|| texts.read_records(ROWS, Some(&mut levels), None, &mut values))
                 .map_err(wrong(format!("row {}", row + 1)))?;
             if rows == 0 {
                 break;
@@ -74,6 +79,29 @@ pub(crate) fn read(path: &Path, column: &str, mut each: impl FnMut(&str, f64) ->
         return Err(Error::data(path, format!("row {row}"), format!("ends here, but should have {total} rows")));
     }
     Ok(())
+}
+
+thread_local! {
+    /// This thread is in [`guarded`].
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls the `parquet` crate, whose decoders panic on some damaged files (tests found an assertion on the length of a
+/// dictionary's page): that is an error, and nothing is printed for it. What was being read is not used afterwards.
+fn guarded<T>(call: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                usual(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(call));
+    GUARDED.set(false);
+    result.unwrap_or_else(|_| Err(ParquetError::General("damaged data".into())))
 }
 
 #[cfg(test)]

@@ -87,9 +87,12 @@ pub fn resume(out: &Path) -> Result<Run> {
     let Some(used) = &recipe.used else {
         return Err(Error::data(&path, "used", "missing: this recipe is not that of a run"));
     };
+    let recipe_text = !recipe.data.is_empty();
     let again = || {
         let (recipe, prepared) = (path.display(), used.prepared.display());
-        format!("prepare it again: antlm prepare {recipe} --text THE-SAME-TEXT [--dev THE-SAME-DEV] --out {prepared}")
+        // The recipe names its text and how it was read, unless the run was given text that was prepared already.
+        let text = if recipe_text { "" } else { " --text THE-SAME-TEXT [--dev THE-SAME-DEV]" };
+        format!("prepare it again: antlm prepare {recipe}{text} --out {prepared}")
     };
     // A run that was moved together with the `prepared` beside it finds its text there.
     let beside = used.prepared.file_name().map(|name| files::parent(out).join("prepared").join(name));

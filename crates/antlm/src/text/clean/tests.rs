@@ -97,7 +97,7 @@ fn words_and_marks() {
         "shouting",
         &[
             ("lT'S FlNE. YES, l AM", "It's fine. Yes, I am"),
-            ("\"HELLO THERE!\" (i'm)", "\"Hello there!\" (i'm)"),
+            ("\"HELLO THERE!\" (i'm)", "\"Hello there!\" (I'm)"),
             ("I'M HERE AND I", "I'm here and I"),
             ("Mr. Hill and NASA", "Mr. Hill and NASA"),
             ("I", "I"),
