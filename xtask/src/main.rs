@@ -95,7 +95,13 @@ fn format(root: &Path) -> Result<()> {
 }
 
 fn clippy(root: &Path) -> Result<()> {
-    cargo(root, &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    // The default build, and the one that is released.
+    for features in ["", "antlm-cli/parquet"] {
+        let args =
+            ["clippy", "--workspace", "--all-targets", "--locked", "--features", features, "--", "-D", "warnings"];
+        cargo(root, &args)?;
+    }
+    Ok(())
 }
 
 fn cargo(root: &Path, args: &[&str]) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use antlm::objective::Backend;
+use antlm::text::clean::Cleaning;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
@@ -90,12 +91,16 @@ pub struct Plan {
     /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
     #[arg(value_name = "RECIPE")]
     pub recipe: String,
-    /// Files and folders of text (.txt, .train, .jsonl), or a prepared folder; without them the plan is for 10 M words
+    /// Files and folders of text in place of the recipe's own, or a prepared folder; without any text the plan is for
+    /// 10 M words
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub text: Vec<PathBuf>,
     /// Text for the dev loss, as in `antlm train` (default: 1 % of the documents, which are not trained on)
     #[arg(long, value_name = "PATH", requires = "text")]
     pub dev: Option<PathBuf>,
+    /// How the text of --text is cleaned: none, babylm, or babylm:CORPUS (see `antlm prepare --help`)
+    #[arg(long, value_name = "PROFILE", requires = "text")]
+    pub cleaning: Option<Cleaning>,
     /// Change a key of the recipe; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -110,20 +115,41 @@ pub struct Plan {
 /// Turn text into a tokenizer and token files (train does this by itself)
 #[derive(Args)]
 #[command(after_help = "\
-Example:
+Examples:
   antlm prepare antlm-ltg-bert-small --text corpus/ --out prepared/
-Folders are read in sorted order; *.dev and *.test files in them are never trained on. What is prepared already for
-the same text and recipe is re-used.")]
+  antlm prepare antlm-ltg-bert-small --text corpus/ --cleaning babylm --diff        what cleaning would change
+Text is .txt, .train or .jsonl, each also as .gz or .zst, or .parquet (if antlm was built with it). Folders are read in
+sorted order; *.dev and *.test files in them are never trained on. What is prepared already for the same text and recipe
+is re-used.
+
+Text on the command line is one source with defaults, and takes the place of all [[data]] of the recipe. A recipe file
+can say more of each source, with paths relative to the file's folder:
+  [[data]]
+  name = \"stories\"
+  paths = [\"stories/\", \"more.jsonl.gz\"]
+  field = \"text\"            the field of .jsonl and the column of .parquet files
+  documents = \"blank-line\"  or \"file\", or \"title\" (a line = = = title = = = opens one)
+  cleaning = \"babylm\"       \"none\"; \"babylm\": by file name (childes.train, …); \"babylm:childes\": all as CHILDES
+  weight = 1.5              every document once in an epoch, half of them twice; each time counts as words seen
+  language = \"eng\"          recorded; ISO 639, as in BCP 47
+  words = \"whitespace\"      or \"bytes\", BabyLM's word equivalents for eng, nld and zho
+Words are those of the text before cleaning; documents of which cleaning leaves nothing count none.")]
 pub struct Prepare {
     /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
     #[arg(value_name = "RECIPE")]
     pub recipe: String,
-    /// Files and folders of text (.txt, .train, .jsonl), in place of those the recipe may name
+    /// Files and folders of text, in place of all those the recipe may name
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub text: Vec<PathBuf>,
+    /// How the text of --text (and --dev) is cleaned: none, babylm, or babylm:CORPUS
+    #[arg(long, value_name = "PROFILE", requires = "text")]
+    pub cleaning: Option<Cleaning>,
     /// Where the token files go
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "diff", conflicts_with = "diff")]
+    pub out: Option<PathBuf>,
+    /// Write nothing, and say what cleaning changes: lines, characters and examples for each source and rule
+    #[arg(long)]
+    pub diff: bool,
     /// Text for the dev loss (default: 1 % of the documents, chosen by their content)
     #[arg(long, value_name = "PATH")]
     pub dev: Option<PathBuf>,
@@ -158,9 +184,13 @@ pub struct Train {
     /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
     #[arg(value_name = "RECIPE", required_unless_present = "resume", conflicts_with = "resume")]
     pub recipe: Option<String>,
-    /// Files and folders of text (.txt, .train, .jsonl) in place of those the recipe may name, or a prepared folder
+    /// Files and folders of text in place of all those the recipe may name (`antlm prepare --help` says which kinds), or
+    /// a prepared folder
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "resume")]
     pub text: Vec<PathBuf>,
+    /// How the text of --text (and --dev) is cleaned: none, babylm, or babylm:CORPUS (see `antlm prepare --help`)
+    #[arg(long, value_name = "PROFILE", requires = "text", conflicts_with = "resume")]
+    pub cleaning: Option<Cleaning>,
     /// The run's folder; it must be new or empty
     #[arg(long, value_name = "RUN", required_unless_present = "resume", conflicts_with = "resume")]
     pub out: Option<PathBuf>,

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write};
 
 use antlm::Error;
+pub use antlm::text::words::grouped;
 
 /// Exit codes: 2 wrong usage or input, 128 + n stopped by signal n after saving, 1 anything else.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
@@ -37,19 +38,6 @@ pub fn print_error(error: &anyhow::Error) {
 /// True when whoever reads our output has gone, which is no error.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe))
-}
-
-/// Whole numbers with a comma before every three digits: 9916433 -> 9,916,433.
-pub fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Writes rows in columns as wide as they need to be; the columns whose heading begins with `>` are right-aligned.

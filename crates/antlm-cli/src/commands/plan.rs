@@ -10,15 +10,16 @@ use super::prepare::with_progress;
 use crate::args;
 
 pub fn run(args: &args::Plan, out: &mut impl Write) -> Result<()> {
-    let recipe = Recipe::load(&args.recipe, &args.set)?;
-    let plan = if args.text.is_empty() && recipe.data.is_empty() {
-        Plan::new(&recipe, None)?
-    } else if let Some(dir) = input::prepared_dir(&args.text) {
+    let mut recipe = Recipe::load(&args.recipe, &args.set)?;
+    input::choose(&mut recipe, &args.text, args.dev.as_slice(), args.cleaning)?;
+    let plan = if let Some(dir) = input::prepared_dir(&args.text) {
         Plan::of(&recipe, &input::open(&recipe, dir, args.dev.is_some())?)?
+    } else if recipe.data.is_empty() {
+        Plan::new(&recipe, None)?
     } else {
         // Segments are counted in tokens, so the text is prepared, and forgotten again.
         let folder = tempfile::tempdir()?;
-        let options = input::options(&recipe, &args.text, args.dev.as_slice())?;
+        let options = input::options(&recipe, &[], &[])?;
         let prepared = with_progress(args.quiet || args.json, &crate::signals::install()?, |progress, cancelled| {
             antlm::text::prepare::prepare(&options, folder.path().join("prepared"), progress, cancelled)
         })?;

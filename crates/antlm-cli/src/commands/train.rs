@@ -30,6 +30,7 @@ pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
             if let Some(seed) = args.seed {
                 recipe.seed = seed;
             }
+            input::choose(&mut recipe, &args.text, args.dev.as_slice(), args.cleaning)?;
             run_folder::check_new(&folder)?;
             size::check_memory(&recipe)?;
             let prepared = prepared(args, &recipe, &folder, &cancel)?;
@@ -45,7 +46,7 @@ fn prepared(args: &Train, recipe: &Recipe, folder: &Path, cancel: &dyn Fn() -> O
     if let Some(dir) = input::prepared_dir(&args.text) {
         return Ok(input::open(recipe, dir, args.dev.is_some())?);
     }
-    let options = input::options(recipe, &args.text, args.dev.as_slice())?;
+    let options = input::options(recipe, &[], &[])?;
     super::prepare::with_progress(args.quiet || args.json, cancel, |progress, cancelled| {
         prepare::prepare_beside(&options, folder, progress, cancelled)
     })

@@ -85,10 +85,9 @@ pub(super) fn check(recipe: &Recipe) -> Check {
         within(used.vocab_size, MIN_VOCAB, recipe.model.vocab_size, "used.vocab_size")?;
     }
     for source in &recipe.data {
-        need(!source.name.is_empty(), "data.name", "empty")?;
-        need(!source.paths.is_empty(), "data.paths", format!("the source {:?} names no file", source.name))?;
-        need(!source.field.is_empty(), "data.field", "empty")?;
+        source.check()?;
     }
+    need(!recipe.dev.field.is_empty(), "dev.field", "empty")?;
     Ok(())
 }
 

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 
-use super::{Recipe, builtin, plan::grouped};
+use super::{Recipe, builtin};
 use crate::text::corpus::{self, Purpose, Source};
 use crate::text::prepare::{Phase, Progress};
 use crate::text::words;
+use crate::text::words::grouped;
 use crate::{Error, Result};
 
 /// Below this a larger model than tiny has too few steps: its steps take 1024 segments, some 80,000 words.
@@ -210,7 +211,7 @@ mod tests {
             assert_eq!(recipe.data[0].paths, paths);
             let tokens = (words as f64 * 1.83) as u64;
             let segments = tokens.div_ceil(126).max(1) as u32;
-            let plan = Plan::new(&recipe, Some(Facts { segments, words, tokens })).unwrap();
+            let plan = Plan::new(&recipe, Some(Facts { segments, words, tokens, text_words: words })).unwrap();
             assert!(plan.limits.iter().all(|limit| !limit.crossed), "{words}");
             let short = plan.notes.iter().any(|note| note.contains("shortest block"));
             // Below some 15,000 words even five epochs of small steps are too short, and the plan says so.

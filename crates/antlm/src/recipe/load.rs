@@ -20,6 +20,8 @@ fn wrong(origin: &str, place: impl Into<String>, what: impl Into<String>) -> Err
 impl Recipe {
     /// Reads a built-in recipe by name, or a file; then applies `set` (`KEY=VALUE`, dotted keys), and checks all of it.
     ///
+    /// Paths of text in a file are relative to the file's folder, those in `set` to the current one.
+    ///
     /// The value of an override is TOML where it parses as TOML, otherwise it is taken as text.
     ///
     /// ```
@@ -47,8 +49,7 @@ impl Recipe {
             )));
         }
         let text = files::read_text(path, MAX_BYTES)?;
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        from_text(&text, name_or_path, Some(stem), set)
+        from_text(&text, name_or_path, Some(path), set)
     }
 
     /// Reads the recipe that stands in a run's folder; also gives its text.
@@ -90,11 +91,15 @@ impl Recipe {
     }
 }
 
-fn from_text(text: &str, origin: &str, stem: Option<String>, set: &[String]) -> Result<Recipe> {
+/// From the text of a recipe; `file` is where it stands, if it is one to start from and not that of a run to go on with.
+fn from_text(text: &str, origin: &str, file: Option<&Path>, set: &[String]) -> Result<Recipe> {
     let mut own: Table = text.parse().map_err(|error: toml::de::Error| {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
         wrong(origin, format!("line {line}"), one_line(error.message()))
     })?;
+    if let Some(folder) = file.and_then(Path::parent) {
+        place_paths(&mut own, folder);
+    }
     let mut table = match own.remove("base") {
         None => own,
         Some(Value::String(base)) => {
@@ -111,12 +116,29 @@ fn from_text(text: &str, origin: &str, stem: Option<String>, set: &[String]) -> 
         }
         Some(_) => return Err(wrong(origin, "base", "expected the name of a built-in recipe")),
     };
-    if let Some(stem) = stem {
-        // A recipe to start from, not that of a run to go on with.
+    if let Some(file) = file {
         table.remove("used");
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         table.entry("name").or_insert(Value::String(stem));
     }
     finish(table, origin, set)
+}
+
+/// Puts the folder before the paths of text that are relative.
+fn place_paths(table: &mut Table, folder: &Path) {
+    let place = |table: &mut Table| {
+        for path in table.get_mut("paths").and_then(Value::as_array_mut).into_iter().flatten() {
+            // An empty path stays, to be refused. A folder that is not UTF-8 cannot be written in TOML.
+            if let Value::String(path) = path
+                && !path.is_empty()
+            {
+                *path = folder.join(&*path).to_string_lossy().into_owned();
+            }
+        }
+    };
+    let data = table.get_mut("data").and_then(Value::as_array_mut).into_iter().flatten();
+    data.filter_map(Value::as_table_mut).for_each(place);
+    table.get_mut("dev").and_then(Value::as_table_mut).into_iter().for_each(place);
 }
 
 /// From a table to a checked recipe.

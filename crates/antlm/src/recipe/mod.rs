@@ -8,7 +8,9 @@ use crate::model::Config;
 use crate::objective::Masking;
 use crate::objective::schedule::Schedule;
 use crate::objective::stream::{Layout, Step};
-use crate::text::corpus::Source;
+use crate::text::clean::Cleaning;
+use crate::text::corpus::DocumentRule;
+use crate::text::source::{Source, default_field};
 use antlm_nn::optim::curve::{Curve, Length, Shape};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -68,7 +70,8 @@ pub struct Recipe {
     /// When the run is saved.
     #[serde(default)]
     pub checkpoints: Checkpoints,
-    /// `[[data]]`: where the text is; may be empty, the command line gives it then.
+    /// `[[data]]`: where the text is, and how each source of it is read. May be empty; text given on the command line
+    /// takes the place of all of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<Source>,
     /// In a run folder: what the run really used. A new run that starts from such a recipe does not look at it.
@@ -221,15 +224,28 @@ impl LearningRate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dev {
-    /// Files or folders with dev text. Empty: 1 % of the documents are held out, chosen by their content.
+    /// Files or folders with dev text, in a recipe file relative to the file's folder. Empty: 1 % of the documents are
+    /// held out, chosen by their content after cleaning; weights play no part in that.
     pub paths: Vec<PathBuf>,
+    /// The field or column of the dev text's `.jsonl` and `.parquet` files, as in `[[data]]`.
+    pub field: String,
+    /// The rule for its other files.
+    pub documents: DocumentRule,
+    /// How it is cleaned.
+    pub cleaning: Cleaning,
     /// At most so many segments are scored at the end of an epoch (1000); 0 for all.
     pub max_segments: u32,
 }
 
 impl Default for Dev {
     fn default() -> Dev {
-        Dev { paths: Vec::new(), max_segments: 1000 }
+        Dev {
+            paths: Vec::new(),
+            field: default_field(),
+            documents: DocumentRule::default(),
+            cleaning: Cleaning::None,
+            max_segments: 1000,
+        }
     }
 }
 

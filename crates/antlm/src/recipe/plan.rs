@@ -8,7 +8,8 @@ use crate::Result;
 use crate::model::Kind;
 use crate::objective::Objective;
 use crate::objective::stream::{self, Layout};
-use crate::text::prepare::Prepared;
+use crate::text::prepare::{Prepared, SourceRecord};
+use crate::text::words::grouped;
 use antlm_nn::rng::Rng;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -29,10 +30,12 @@ const MILESTONE: u64 = 1_000_000;
 pub struct Facts {
     /// Segments of an epoch.
     pub segments: u32,
-    /// Words of the raw text in them.
+    /// Raw words in them, repeats counted: what an epoch shows.
     pub words: u64,
     /// Tokens in them, without framing.
     pub tokens: u64,
+    /// Words of the raw text, each document counted once, whatever its source's weight.
+    pub text_words: u64,
 }
 
 impl Facts {
@@ -40,7 +43,7 @@ impl Facts {
     pub fn assumed(words: u64, seq_len: usize) -> Facts {
         let tokens = (words as f64 * ASSUMED_TOKENS_PER_WORD) as u64;
         let segments = tokens.div_ceil(seq_len as u64 - 2).clamp(1, u64::from(u32::MAX)) as u32;
-        Facts { segments, words, tokens }
+        Facts { segments, words, tokens, text_words: words }
     }
 }
 
@@ -99,6 +102,8 @@ pub struct Plan {
     pub assumed: bool,
     /// The text.
     pub dataset: Facts,
+    /// What each source gave to it; none, if the text is not known.
+    pub sources: Vec<SourceRecord>,
     /// Tokens of a segment, framing included.
     pub seq_len: usize,
     /// Segments of an optimiser step.
@@ -159,8 +164,15 @@ impl Plan {
         let mut recipe = recipe.clone();
         (recipe.used, recipe.model.vocab_size) = (None, prepared.tokenizer.vocab_size());
         let train = &prepared.train;
-        let facts = Facts { segments: train.len(), words: train.total_words(), tokens: train.total_tokens() };
-        Plan::with_words(&recipe, facts, false, &|segment| train.segment(segment).words)
+        let facts = Facts {
+            segments: train.len(),
+            words: train.total_words(),
+            tokens: train.total_tokens(),
+            text_words: prepared.summary.text_words(),
+        };
+        let mut plan = Plan::with_words(&recipe, facts, false, &|segment| train.segment(segment).words)?;
+        plan.sources = prepared.summary.sources.clone();
+        Ok(plan)
     }
 
     fn with_words(recipe: &Recipe, dataset: Facts, assumed: bool, words: &dyn Fn(u32) -> u32) -> Result<Plan> {
@@ -195,6 +207,7 @@ impl Plan {
             schedule: recipe.schedule.to_string(),
             assumed,
             dataset,
+            sources: Vec::new(),
             seq_len: recipe.seq_len,
             segments_per_step: recipe.batch.segments,
             words_per_step: dataset.words as f64 / per_epoch * f64::from(recipe.batch.segments),
@@ -225,7 +238,7 @@ fn limits(plan: &Plan, layout: &Layout, position: impl Fn(u64) -> Option<u64>) -
         track,
         what: "text",
         words,
-        crossed: plan.dataset.words > words,
+        crossed: plan.dataset.text_words > words,
         block: None,
         epoch: None,
         step: None,
@@ -295,6 +308,9 @@ impl fmt::Display for Plan {
             self.seq_len,
             if self.assumed { " (assumed)" } else { "" }
         )?;
+        for source in &self.sources {
+            writeln!(f, "  source   {source}")?;
+        }
         writeln!(
             f,
             "  step     {} segments, about {} words",
@@ -368,19 +384,6 @@ fn table(f: &mut fmt::Formatter, rows: &[[String; 9]]) -> fmt::Result {
         writeln!(f, "{line}")?;
     }
     Ok(())
-}
-
-/// 1234567 as `1,234,567`.
-pub(super) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Two places after the point, none where they are zeros.

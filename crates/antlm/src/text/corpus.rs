@@ -1,15 +1,19 @@
-//! Raw text: which files a source means, and the documents in them. Files are streamed; nothing is cleaned here.
+//! Raw text: which files a source means, and the documents in them. Files are streamed, compressed ones too; nothing is
+//! cleaned here.
 //!
 //! A document is its lines joined by `\n`, without the blank lines before and after it. Line ends may be `\n` or
 //! `\r\n`; a byte-order mark at the start of a file is dropped; everything else is kept as given.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::archive::{self, Compression};
+use super::clean::Corpus;
+pub use super::source::Source;
 use crate::{Error, Result};
 
 /// Where one document ends and the next begins, in files that are not `.jsonl`.
@@ -25,38 +29,6 @@ pub enum DocumentRule {
     Title,
 }
 
-/// A part of the corpus that is read in one way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// What to call it in plans and reports.
-    pub name: String,
-    /// Files and folders.
-    pub paths: Vec<PathBuf>,
-    /// The field that holds the text in `.jsonl` files, where each line is one document.
-    #[serde(default = "default_field")]
-    pub field: String,
-    /// The rule for the other files.
-    #[serde(default)]
-    pub documents: DocumentRule,
-}
-
-fn default_field() -> String {
-    "text".into()
-}
-
-impl Source {
-    /// A source with the default field and rule.
-    pub fn new(name: impl Into<String>, paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Source {
-        Source {
-            name: name.into(),
-            paths: paths.into_iter().map(Into::into).collect(),
-            field: default_field(),
-            documents: DocumentRule::default(),
-        }
-    }
-}
-
 /// How the documents lie in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -65,6 +37,8 @@ pub enum Format {
     Text(DocumentRule),
     /// A JSON object a line; the text is in this field.
     Jsonl(String),
+    /// A table; the text is in this column.
+    Parquet(String),
 }
 
 /// One file of a corpus.
@@ -76,6 +50,10 @@ pub struct TextFile {
     pub source: usize,
     /// How to read it.
     pub format: Format,
+    /// How it is packed.
+    pub compression: Compression,
+    /// Whose rules it is cleaned by.
+    pub cleaning: Option<Corpus>,
     /// Its size.
     pub bytes: u64,
 }
@@ -83,27 +61,36 @@ pub struct TextFile {
 /// What the files are for: it decides which endings a folder gives. A file named by itself may have any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Training: a folder gives `.txt`, `.train` and `.jsonl`; never `.dev` and `.test`.
+    /// Training: a folder gives `.txt`, `.train`, `.jsonl` and `.parquet`; never `.dev` and `.test`.
     Train,
-    /// The dev set: a folder gives `.txt`, `.dev` and `.jsonl`.
+    /// The dev set: a folder gives `.txt`, `.dev`, `.jsonl` and `.parquet`.
     Dev,
 }
+
+/// What a file's name may end in, `.gz` and `.zst` apart.
+const ENDINGS: [&str; 6] = ["txt", "train", "jsonl", "parquet", "dev", "test"];
+
+/// The longest document, in bytes: about fifty million words. A document is held whole, so something must stop a file
+/// that unpacks to one endless line.
+const MAX_DOCUMENT: usize = 256 << 20;
 
 /// Folders nested deeper than this are taken for a loop of links.
 const MAX_DEPTH: usize = 64;
 
 /// The files of the sources: by source, and within a source sorted by the bytes of their paths, never in directory
 /// order. Folders are walked to any depth; hidden files and folders are skipped; a file reached twice within a source
-/// counts once.
+/// counts once. Any of the endings may be followed by `.gz` or `.zst`, but for `.parquet`.
 ///
 /// # Errors
-/// A path that is missing, not a file or folder, or has an unknown ending; a source without any file; a file that
-/// belongs to two sources.
+/// A path that is missing, not a file or folder, or has an unknown ending; a source without any file, or whose settings
+/// do not go together; a file that belongs to two sources, or lies there packed and unpacked; a name that says no corpus
+/// to a cleaning that needs it.
 pub fn files(sources: &[Source], purpose: Purpose) -> Result<Vec<TextFile>> {
     let mut all: Vec<TextFile> = Vec::new();
     // By their real places: `a.txt` and `./a.txt` are one file.
     let mut owner: BTreeMap<PathBuf, usize> = BTreeMap::new();
     for (source, s) in sources.iter().enumerate() {
+        s.check().map_err(|(key, what)| Error::Usage(format!("{key}: {what}")))?;
         let mut found = Vec::new();
         for path in &s.paths {
             let before = found.len();
@@ -116,14 +103,12 @@ pub fn files(sources: &[Source], purpose: Purpose) -> Result<Vec<TextFile>> {
                 }
             } else if !meta.is_file() {
                 return Err(Error::data(path, "file", "not a regular file (text is read more than once)"));
-            } else if !["txt", "train", "jsonl", "dev", "test"].contains(&ending(path)) {
-                return Err(Error::data(path, "name", "ends in none of .txt, .train, .jsonl, .dev, .test"));
+            } else if !ENDINGS.contains(&ending(path)) {
+                let what = format!("ends in none of .{} (with .gz or .zst behind it, if packed)", ENDINGS.join(", ."));
+                return Err(Error::data(path, "name", what));
             } else {
                 found.push((path.clone(), meta.len()));
             }
-        }
-        if found.is_empty() {
-            return Err(Error::Usage(format!("text source {}: no path given", s.name)));
         }
         found.sort_by(|a, b| a.0.as_os_str().as_encoded_bytes().cmp(b.0.as_os_str().as_encoded_bytes()));
         for (path, bytes) in found {
@@ -138,9 +123,23 @@ pub fn files(sources: &[Source], purpose: Purpose) -> Result<Vec<TextFile>> {
             }
             let format = match ending(&path) {
                 "jsonl" => Format::Jsonl(s.field.clone()),
+                "parquet" if cfg!(feature = "parquet") => Format::Parquet(s.field.clone()),
+                "parquet" => {
+                    let what = "this antlm was built without parquet; build it with `--features parquet`, or convert \
+                                the file to .jsonl";
+                    return Err(Error::data(path, "name", what));
+                }
                 _ => Format::Text(s.documents),
             };
-            all.push(TextFile { path, source, format, bytes });
+            let cleaning = s.cleaning.for_file(&path).map_err(|what| Error::data(&path, "name", what))?;
+            let compression = Compression::of(&path).0;
+            all.push(TextFile { path, source, format, compression, cleaning, bytes });
+        }
+    }
+    for file in all.iter().filter(|file| file.compression != Compression::None) {
+        let unpacked = file.path.with_extension("");
+        if all.iter().any(|other| other.path == unpacked) {
+            return Err(Error::data(&file.path, "file", "is there unpacked, too; keep one of the two"));
         }
     }
     if all.is_empty() {
@@ -149,15 +148,18 @@ pub fn files(sources: &[Source], purpose: Purpose) -> Result<Vec<TextFile>> {
     Ok(all)
 }
 
-fn folder_endings(purpose: Purpose) -> [&'static str; 3] {
+fn folder_endings(purpose: Purpose) -> [&'static str; 4] {
     match purpose {
-        Purpose::Train => ["txt", "train", "jsonl"],
-        Purpose::Dev => ["txt", "dev", "jsonl"],
+        Purpose::Train => ["txt", "train", "jsonl", "parquet"],
+        Purpose::Dev => ["txt", "dev", "jsonl", "parquet"],
     }
 }
 
+/// The ending of the file's name, unpacked; of a packed parquet file, which nobody has, none.
 fn ending(path: &Path) -> &str {
-    path.extension().and_then(|e| e.to_str()).unwrap_or("")
+    let (compression, name) = Compression::of(path);
+    let ending = name.extension().and_then(|e| e.to_str()).unwrap_or("");
+    if ending == "parquet" && compression != Compression::None { "" } else { ending }
 }
 
 fn walk(folder: &Path, purpose: Purpose, depth: usize, found: &mut Vec<(PathBuf, u64)>) -> Result<()> {
@@ -189,19 +191,69 @@ fn walk(folder: &Path, purpose: Purpose, depth: usize, found: &mut Vec<(PathBuf,
     Ok(())
 }
 
-/// Reads the documents of one file in order and hands each to `each`; returns the number of bytes read.
+/// Opens a file of any format and hands each of its documents, in order, to `each`. `read` is kept at the number of
+/// bytes of the file read so far.
+///
+/// # Errors
+/// Those of [`read_documents`], a damaged archive (path and place), a file that has another size than before.
+pub(crate) fn documents(
+    file: &TextFile,
+    read: &std::cell::Cell<u64>,
+    each: impl FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    #[cfg(feature = "parquet")]
+    if let Format::Parquet(column) = &file.format {
+        return parquet_documents(file, column, read, each);
+    }
+    read_documents(file, archive::open(&file.path, file.compression, read)?, each)?;
+    if read.get() != file.bytes {
+        return Err(Error::data(&file.path, "file", "changed while it was read"));
+    }
+    Ok(())
+}
+
+#[cfg(feature = "parquet")]
+fn parquet_documents(
+    file: &TextFile,
+    column: &str,
+    read: &std::cell::Cell<u64>,
+    mut each: impl FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    let mut any = false;
+    super::parquet::read(&file.path, column, |text, share| {
+        read.set((file.bytes as f64 * share) as u64);
+        let text = text.replace("\r\n", "\n");
+        let Some(document) = without_blank_edges(&text) else { return Ok(()) };
+        any = true;
+        each(document)
+    })?;
+    if any { Ok(()) } else { Err(Error::data(&file.path, "file", "no text in it")) }
+}
+
+/// Reads the documents of one file of text or JSON lines, unpacked, in order and hands each to `each`; returns the
+/// number of bytes read.
 ///
 /// # Errors
 /// Text that is not UTF-8 or holds a NUL byte (path and byte offset), a bad `.jsonl` line (path and line), a file
-/// without any text, and whatever `each` returns.
-pub fn read_documents(file: &TextFile, reader: impl BufRead, mut each: impl FnMut(&str) -> Result<()>) -> Result<u64> {
-    let mut lines = Lines { path: &file.path, reader, buffer: Vec::new(), offset: 0, number: 0 };
+/// without any text, a document of more than 256 MiB, and whatever `each` returns.
+pub fn read_documents(file: &TextFile, reader: impl BufRead, each: impl FnMut(&str) -> Result<()>) -> Result<u64> {
+    read_documents_up_to(MAX_DOCUMENT, file, reader, each)
+}
+
+fn read_documents_up_to(
+    max: usize,
+    file: &TextFile,
+    reader: impl BufRead,
+    mut each: impl FnMut(&str) -> Result<()>,
+) -> Result<u64> {
+    let mut lines = Lines { path: &file.path, reader, buffer: Vec::new(), max, offset: 0, number: 0 };
     let mut documents = 0u64;
     let mut give = |document: &str| {
         documents += 1;
         each(document)
     };
     match &file.format {
+        Format::Parquet(_) => return Err(Error::Usage("a parquet file is not read as a stream".into())),
         Format::Jsonl(field) => {
             while let Some((line, number)) = lines.next()? {
                 if is_blank(line) {
@@ -217,7 +269,7 @@ pub fn read_documents(file: &TextFile, reader: impl BufRead, mut each: impl FnMu
         }
         Format::Text(rule) => {
             let mut document = String::new();
-            while let Some((line, _)) = lines.next()? {
+            while let Some((line, number)) = lines.next()? {
                 let ends_before = match rule {
                     DocumentRule::BlankLine => is_blank(line),
                     DocumentRule::Title => is_title(line),
@@ -228,6 +280,9 @@ pub fn read_documents(file: &TextFile, reader: impl BufRead, mut each: impl FnMu
                         give(whole)?;
                     }
                     document.clear();
+                }
+                if document.len() + line.len() > max {
+                    return Err(Error::data(&file.path, format!("line {number}"), too_long(max)));
                 }
                 document.push_str(line);
                 document.push('\n');
@@ -249,6 +304,8 @@ struct Lines<'a, R> {
     path: &'a Path,
     reader: R,
     buffer: Vec<u8>,
+    /// The longest line.
+    max: usize,
     /// Bytes read so far.
     offset: u64,
     /// Lines read so far.
@@ -260,19 +317,33 @@ impl<R: BufRead> Lines<'_, R> {
     fn next(&mut self) -> Result<Option<(&str, u64)>> {
         self.buffer.clear();
         let start = self.offset;
-        let read = self.reader.read_until(b'\n', &mut self.buffer).map_err(Error::io(self.path))?;
+        let mut limited = (&mut self.reader).take(self.max as u64 + 2);
+        let read = limited.read_until(b'\n', &mut self.buffer).map_err(|error| {
+            // What the system did not say was said by the unpacking.
+            if error.raw_os_error().is_some() {
+                return Error::io(self.path)(error);
+            }
+            let place = format!("byte {} of the unpacked text", start + self.buffer.len() as u64);
+            Error::data(self.path, place, error.to_string())
+        })?;
         if read == 0 {
             return Ok(None);
         }
         self.offset += read as u64;
         self.number += 1;
         let bytes = &self.buffer[..];
+        if bytes.len() > self.max + 1 {
+            return Err(Error::data(self.path, format!("line {}", self.number), too_long(self.max)));
+        }
         let wrong = |at: usize, what: String| Error::data(self.path, format!("byte {}", start + at as u64), what);
         if start == 0 {
             if bytes.starts_with(&[0xFF, 0xFE]) || bytes.starts_with(&[0xFE, 0xFF]) {
                 return Err(wrong(0, "UTF-16 text; convert it to UTF-8 first".into()));
             }
-            if bytes.starts_with(&[0x1F, 0x8B]) || bytes.starts_with(b"PK\x03\x04") {
+            if bytes.starts_with(&[0x1F, 0x8B]) || bytes.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
+                return Err(wrong(0, "a compressed file; let its name end in .gz or .zst".into()));
+            }
+            if bytes.starts_with(b"PK\x03\x04") {
                 return Err(wrong(0, "a compressed file; unpack it first".into()));
             }
         }
@@ -292,6 +363,11 @@ impl<R: BufRead> Lines<'_, R> {
         let text = text.strip_suffix('\n').unwrap_or(text);
         Ok(Some((text.strip_suffix('\r').unwrap_or(text), self.number)))
     }
+}
+
+fn too_long(max: usize) -> String {
+    let max = max >> 20;
+    format!("more than {max} MiB without the end of a document; put blank lines between the documents")
 }
 
 fn is_blank(line: &str) -> bool {
@@ -330,154 +406,4 @@ fn json_text(line: &str, field: &str) -> std::result::Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(format: Format) -> TextFile {
-        TextFile { path: "some/file.txt".into(), source: 0, format, bytes: 0 }
-    }
-
-    fn read(format: Format, bytes: &[u8]) -> Result<Vec<String>> {
-        let mut documents = Vec::new();
-        // A tiny buffer, so that lines span many fills.
-        let reader = std::io::BufReader::with_capacity(3, bytes);
-        let read = read_documents(&file(format), reader, |d| {
-            documents.push(d.to_owned());
-            Ok(())
-        })?;
-        assert_eq!(read, bytes.len() as u64);
-        Ok(documents)
-    }
-
-    #[test]
-    fn documents_by_rule() {
-        use DocumentRule::*;
-        let cases: [(DocumentRule, &str, &[&str]); 10] = [
-            (BlankLine, "a\nb\n\n\nc", &["a\nb", "c"]),
-            (BlankLine, "\n \t\na\r\nb\r\n\r\nc\r\n", &["a\nb", "c"]),
-            (BlankLine, "\u{feff}a\n\u{feff}b", &["a\n\u{feff}b"]),
-            (BlankLine, "  a \n b  ", &["  a \n b  "]),
-            (File, "\n\na\n\n b\n\n", &["a\n\n b"]),
-            (
-                Title,
-                "x\n\n= = = T = = =\na\n\nb\n= = = U = = =\nc\n",
-                &["x", "= = = T = = =\na\n\nb", "= = = U = = =\nc"],
-            ),
-            (Title, " = = = T = = = \r\na", &[" = = = T = = = \na"]),
-            (Title, "= = =  = = =\n= = = T\n", &["= = =  = = =\n= = = T"]),
-            (BlankLine, "= = = T = = =\na", &["= = = T = = =\na"]),
-            (File, "one \r two", &["one \r two"]),
-        ];
-        for (rule, text, expect) in cases {
-            assert_eq!(read(Format::Text(rule), text.as_bytes()).unwrap(), expect, "{rule:?} {text:?}");
-        }
-    }
-
-    #[test]
-    fn jsonl_lines_are_documents() {
-        let lines = "{\"text\":\"a\\r\\n\\nb\\n\",\"n\":1}\n\n{\"text\":\"\"}\r\n{\"text\":\"c\"}";
-        assert_eq!(read(Format::Jsonl("text".into()), lines.as_bytes()).unwrap(), ["a\n\nb", "c"]);
-        for (line, expect) in [
-            ("{\"text\":\"a\"}\n{\"txt\":1}", "some/file.txt: line 2: no field \"text\""),
-            ("{\"text\":3}", "some/file.txt: line 1: the field \"text\" is not a string"),
-            ("[1]", "some/file.txt: line 1: not a JSON object"),
-            ("{\"text\":\"a\"}\nhello", "some/file.txt: line 2: column 1: expected value"),
-            ("{\"text\":\"\"}", "some/file.txt: file: no text in it"),
-        ] {
-            let error = read(Format::Jsonl("text".into()), line.as_bytes()).unwrap_err();
-            assert_eq!(error.to_string(), expect);
-        }
-        let deep = "[".repeat(100_000);
-        assert!(read(Format::Jsonl("text".into()), deep.as_bytes()).is_err());
-    }
-
-    #[test]
-    fn bad_bytes_are_named_by_offset() {
-        for (bytes, expect) in [
-            (&b""[..], "some/file.txt: file: empty"),
-            (b" \n\t\n", "some/file.txt: file: no text in it"),
-            (b"ab\ncaf\xE9 x\n", "some/file.txt: byte 6: 0xE9 is not UTF-8"),
-            (b"ab\nc\xE2\x82", "some/file.txt: byte 4: 0xE2 is not UTF-8"),
-            (b"\xFF\xFEa\0", "some/file.txt: byte 0: UTF-16 text"),
-            (b"\0\0\0\0\0", "some/file.txt: byte 0: a NUL byte"),
-            (b"ab\nc\0d\xFF", "some/file.txt: byte 4: a NUL byte"),
-            (b"\x7fELF\x02\x01\x01\0\0", "some/file.txt: byte 7: a NUL byte"),
-            (b"\x1f\x8b\x08\x00", "some/file.txt: byte 0: a compressed file"),
-            (b"\xEF\xBB\xBFa\xE9", "some/file.txt: byte 4: 0xE9 is not UTF-8"),
-        ] {
-            let error = read(Format::Text(DocumentRule::BlankLine), bytes).unwrap_err().to_string();
-            assert!(error.starts_with(expect), "{error}");
-            assert!(!error.contains('\n'), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_line_of_ten_megabytes_is_one_document() {
-        let text = "word and ".repeat(10_000_000 / 9 + 1);
-        let documents = read_documents(&file(Format::Text(DocumentRule::BlankLine)), text.as_bytes(), |d| {
-            assert_eq!(d, text);
-            Ok(())
-        });
-        assert_eq!(documents.unwrap(), text.len() as u64);
-    }
-
-    #[test]
-    fn folders_are_sorted_and_filtered() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        fs::create_dir_all(at("b/deep")).unwrap();
-        fs::create_dir_all(at(".git")).unwrap();
-        let names = [
-            "z.txt",
-            "a.train",
-            "b/deep/x.jsonl",
-            "b-.txt",
-            "m.dev",
-            "m.test",
-            ".hidden.txt",
-            ".git/y.txt",
-            "notes.md",
-            "B.txt",
-        ];
-        for name in names {
-            fs::write(at(name), name).unwrap();
-        }
-        let list = |sources: &[Source], purpose| -> Result<Vec<String>> {
-            let found = files(sources, purpose)?;
-            Ok(found.iter().map(|f| f.path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned()).collect())
-        };
-        let folder = Source::new("all", [dir.path()]);
-        let expect = ["B.txt", "a.train", "b-.txt", "b/deep/x.jsonl", "z.txt"];
-        assert_eq!(list(std::slice::from_ref(&folder), Purpose::Train).unwrap(), expect);
-        assert_eq!(
-            list(std::slice::from_ref(&folder), Purpose::Dev).unwrap(),
-            ["B.txt", "b-.txt", "b/deep/x.jsonl", "m.dev", "z.txt"]
-        );
-        // Named by itself, a file may be a dev file; named twice, it counts once; two sources may not share it.
-        let named = Source::new("named", [at("m.dev"), at("z.txt"), at("m.dev")]);
-        assert_eq!(list(std::slice::from_ref(&named), Purpose::Train).unwrap(), ["m.dev", "z.txt"]);
-        let error = list(&[folder, named], Purpose::Train).unwrap_err().to_string();
-        assert!(error.ends_with("z.txt: file: belongs to two sources, all and named"), "{error}");
-
-        for (path, expect) in [
-            (at("nothing.txt"), "No such file"),
-            (at("notes.md"), "notes.md: name: ends in none of .txt"),
-            (at("empty"), "empty: folder: no .txt, .train, .jsonl file in it"),
-        ] {
-            fs::create_dir_all(at("empty")).unwrap();
-            let error = list(&[Source::new("s", [path])], Purpose::Train).unwrap_err().to_string();
-            assert!(error.contains(expect) && !error.contains('\n'), "{error}");
-        }
-        assert!(files(&[], Purpose::Train).is_err());
-        assert!(files(&[Source::new("none", Vec::<PathBuf>::new())], Purpose::Train).is_err());
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_loop_of_links_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("a.txt"), "a").unwrap();
-        std::os::unix::fs::symlink(dir.path(), dir.path().join("again")).unwrap();
-        assert!(files(&[Source::new("s", [dir.path()])], Purpose::Train).is_err());
-    }
-}
+mod tests;

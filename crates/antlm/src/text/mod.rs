@@ -1,13 +1,19 @@
-//! From raw text to token segments: corpus -> words -> tokenizer -> shards -> segments. No tensors here.
+//! From raw text to token segments: corpus -> cleaning -> words -> tokenizer -> shards -> segments. No tensors here.
 
+mod archive;
 mod bpe;
+pub mod clean;
 pub mod corpus;
 pub mod dataset;
+pub mod diff;
 mod encode;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod pieces;
 pub mod prepare;
 pub mod sample;
 pub mod shards;
+pub mod source;
 pub mod special;
 pub mod tokenizer;
 pub mod words;

@@ -4,6 +4,7 @@
 //! used again. It is made beside its place and renamed, so it is complete or absent. The same contents in the same
 //! order with the same settings give the same bytes, with any number of threads.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -11,14 +12,19 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::bpe::check_vocab_size;
+use super::clean::{self, Cleaning, Corpus};
 use super::corpus::{self, Format, Purpose, Source, TextFile};
 use super::dataset::{Dataset, check_seq_len};
 use super::shards::Key;
+use super::source::{Language, Weight};
 use super::special::Family;
 use super::tokenizer::{Tokenizer, hex};
+use super::words::{self, grouped};
 use crate::{Error, Result};
 
-mod passes;
+pub(super) mod passes;
+#[cfg(test)]
+mod source_tests;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +40,7 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 pub const SUMMARY_FILE: &str = "prepared.json";
 
 /// Changes whenever the same text and settings come out differently, or the files' format changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A `prepared.json` larger than this is damaged: 64 MiB, a quarter of a million files.
 const MAX_SUMMARY: u64 = 64 << 20;
@@ -97,7 +103,7 @@ pub struct Progress {
 }
 
 /// `prepared.json`: what lies in the folder and what it was made from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// The version of the folder's format.
     pub version: u32,
@@ -109,14 +115,84 @@ pub struct Summary {
     pub vocab_size: usize,
     /// SHA-256 of tokenizer.json.
     pub tokenizer_sha256: String,
-    /// The training text.
+    /// The training text of an epoch: documents of a source with a weight as often as it says.
     pub train: Counts,
     /// The dev text.
     pub dev: Option<Counts>,
+    /// What each source gave to the training text.
+    pub sources: Vec<SourceRecord>,
     /// The files read for training.
     pub train_files: Vec<FileRecord>,
     /// The files read for the dev set; none, if it was cut from the training files.
     pub dev_files: Vec<FileRecord>,
+}
+
+impl Summary {
+    /// Raw words of the training text, each document counted once: what the limits of BabyLM's tracks are about.
+    pub fn text_words(&self) -> u64 {
+        self.sources.iter().map(|source| source.text_words).sum()
+    }
+}
+
+/// What a source gave to the training text, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// Its name.
+    pub name: String,
+    /// Its language, if the recipe says it.
+    pub language: Option<Language>,
+    /// How it was cleaned.
+    pub cleaning: Cleaning,
+    /// How often an epoch has its documents.
+    pub weight: Weight,
+    /// What was counted as a word.
+    pub words: words::Rule,
+    /// Documents, each counted once; without those of the dev set and those that the weight leaves out.
+    pub documents: u64,
+    /// Documents of which cleaning left nothing; they count no words.
+    pub dropped: u64,
+    /// Raw words of the documents, before cleaning.
+    pub text_words: u64,
+    /// What an epoch has of them, repeats counted.
+    pub epoch: Counts,
+}
+
+impl SourceRecord {
+    fn new(source: &Source) -> SourceRecord {
+        SourceRecord {
+            name: source.name.clone(),
+            language: source.language.clone(),
+            cleaning: source.cleaning,
+            weight: source.weight,
+            words: source.words,
+            documents: 0,
+            dropped: 0,
+            text_words: 0,
+            epoch: Counts::default(),
+        }
+    }
+}
+
+/// In a line: the name, the words, and what is not as it is by default.
+impl fmt::Display for SourceRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (words, documents) = (grouped(self.text_words), grouped(self.documents));
+        write!(f, "{}: {words} words in {documents} documents", self.name)?;
+        if self.words == words::Rule::Bytes {
+            write!(f, ", counted by bytes")?;
+        }
+        if let Some(language) = &self.language {
+            write!(f, ", {language}")?;
+        }
+        if self.cleaning != Cleaning::None {
+            write!(f, ", cleaning {} (dropped {} documents)", self.cleaning, grouped(self.dropped))?;
+        }
+        if !self.weight.is_one() {
+            let weight: f64 = self.weight.into();
+            write!(f, ", weight {weight} ({} words an epoch)", grouped(self.epoch.words))?;
+        }
+        Ok(())
+    }
 }
 
 /// How much text there is.
@@ -130,6 +206,14 @@ pub struct Counts {
     pub words: u64,
 }
 
+impl Counts {
+    fn add(&mut self, tokens: u64, words: u64) {
+        self.documents += 1;
+        self.tokens += tokens;
+        self.words += words;
+    }
+}
+
 /// A file that was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
@@ -139,6 +223,8 @@ pub struct FileRecord {
     pub name: String,
     /// How it was read.
     pub format: Format,
+    /// Whose rules it was cleaned by.
+    pub cleaning: Option<Corpus>,
     /// Its size.
     pub bytes: u64,
     /// SHA-256 of its content.
@@ -208,11 +294,11 @@ pub fn prepare(
         return Err(Error::data(out, "folder", what));
     }
 
-    let split = if dev_files.is_empty() { work.scan(&train_files)? } else { Split::None };
+    let split = if dev_files.is_empty() { work.scan(&options.sources, &train_files)? } else { Split::None };
     let tokenizer = match (given, &options.tokenizer) {
         (Some(tokenizer), _) => tokenizer,
         (None, &TokenizerChoice::Train { vocab_size, min_frequency }) => {
-            work.train(&train_files, split, vocab_size, min_frequency, options.family)?
+            work.train((&options.sources, &train_files), split, vocab_size, min_frequency, options.family)?
         }
         (None, TokenizerChoice::File(_)) => unreachable!("a tokenizer file was loaded above"),
     };
@@ -227,10 +313,12 @@ pub fn prepare(
 
     let json = tokenizer.to_json()?;
     write_synced(&new.join(TOKENIZER_FILE), json.as_bytes())?;
-    let (train, dev) = work.encode(&new, &tokenizer, &train_files, &dev_files, split, key)?;
+    let (train_text, dev_text) = ((&options.sources[..], &train_files[..]), (&options.dev[..], &dev_files[..]));
+    let (sources, train, dev) = work.encode(&new, &tokenizer, train_text, dev_text, split, key)?;
     if train.tokens == 0 {
         return Err(Error::Usage(
-            "no text is left to train on: the dev set took it all, give it text of its own".into(),
+            "no text is left to train on: the dev set (give it text of its own), cleaning and weights took it all"
+                .into(),
         ));
     }
     let summary = Summary {
@@ -241,6 +329,7 @@ pub fn prepare(
         tokenizer_sha256: hex(&Sha256::digest(&json)),
         train,
         dev,
+        sources,
         train_files: train_records,
         dev_files: dev_records,
     };
@@ -370,7 +459,7 @@ impl Inputs {
         if let Some(i) = dev_records.iter().position(trained) {
             return Err(Error::data(&dev_files[i].path, "file", "is in both the training and the dev text"));
         }
-        let key = content_key(options, given.as_ref(), &train_records, &dev_records)?;
+        let key = content_key(options, given.as_ref(), (&train_files, &train_records), (&dev_files, &dev_records))?;
         Ok(Inputs { train_files, dev_files, given, train_records, dev_records, key })
     }
 }
@@ -381,15 +470,29 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(path))
 }
 
-fn content_key(options: &Options, given: Option<&Tokenizer>, train: &[FileRecord], dev: &[FileRecord]) -> Result<Key> {
-    let content = |files: &[FileRecord]| -> Vec<serde_json::Value> {
-        files.iter().map(|f| serde_json::json!([f.format, f.bytes, f.sha256])).collect()
+/// Everything that the prepared text follows from, and nothing else: not names, not places.
+fn content_key(
+    options: &Options,
+    given: Option<&Tokenizer>,
+    (train_files, train): (&[TextFile], &[FileRecord]),
+    (dev_files, dev): (&[TextFile], &[FileRecord]),
+) -> Result<Key> {
+    let content = |sources: &[Source], files: &[TextFile], records: &[FileRecord]| -> Vec<serde_json::Value> {
+        let each = files.iter().zip(records).map(|(file, record)| {
+            let source = &sources[file.source];
+            let cleaning = file.cleaning.map(|corpus| (clean::VERSION, corpus));
+            let settings = (cleaning, source.weight, source.words, &source.language);
+            serde_json::json!([record.format, record.bytes, record.sha256, settings])
+        });
+        each.collect()
     };
     let tokenizer = match (&options.tokenizer, given) {
         (TokenizerChoice::Train { vocab_size, min_frequency }, _) => serde_json::json!([vocab_size, min_frequency]),
         (TokenizerChoice::File(_), given) => serde_json::json!(given.map(Tokenizer::hash).transpose()?),
     };
+    let train = content(&options.sources, train_files, train);
+    let dev = content(&options.dev, dev_files, dev);
     // Arrays, so that the order of keys plays no part.
-    let all = serde_json::json!([VERSION, options.family, tokenizer, content(train), content(dev)]);
+    let all = serde_json::json!([VERSION, options.family, tokenizer, train, dev]);
     Ok(Sha256::digest(all.to_string()).into())
 }

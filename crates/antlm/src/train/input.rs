@@ -3,11 +3,41 @@
 use std::path::{Path, PathBuf};
 
 use crate::recipe::Recipe;
-use crate::text::corpus::Source;
+use crate::text::clean::Cleaning;
 use crate::text::prepare::{self, Options, Prepared, TokenizerChoice};
+use crate::text::source::Source;
 use crate::{Error, Result};
 
-/// What is to be prepared for a recipe. Paths given as `text` and `dev` take the place of the recipe's own.
+/// Puts text given on the command line in the place of the recipe's own: all of `[[data]]` becomes one source of these
+/// files, with default field and document rule and not weighted; of `[dev]` the paths are replaced. `cleaning` is for
+/// what is given so. Text that is prepared already takes the place of both.
+///
+/// # Errors
+/// [`Error::Usage`] for a cleaning without text that it is for.
+pub fn choose(recipe: &mut Recipe, text: &[PathBuf], dev: &[PathBuf], cleaning: Option<Cleaning>) -> Result<()> {
+    if cleaning.is_some() && text.is_empty() {
+        let what = "--cleaning is for the text of --text; a recipe's own sources say theirs in [[data]]";
+        return Err(Error::Usage(what.into()));
+    }
+    if let Some(dir) = prepared_dir(text) {
+        if cleaning.is_some() {
+            let what = "prepared text is not cleaned again; leave --cleaning out, or name the text itself";
+            return Err(Error::Usage(format!("{}: {what}", dir.display())));
+        }
+        recipe.data.clear();
+        recipe.dev.paths.clear();
+    } else if !text.is_empty() {
+        recipe.data = vec![Source { cleaning: cleaning.unwrap_or_default(), ..Source::new("text", text) }];
+    }
+    if !dev.is_empty() {
+        recipe.dev.paths = dev.to_vec();
+        recipe.dev.cleaning = cleaning.unwrap_or(recipe.dev.cleaning);
+    }
+    Ok(())
+}
+
+/// What is to be prepared for a recipe. Paths given as `text` and `dev` take the place of the recipe's own, as
+/// [`choose`] does it.
 ///
 /// ```
 /// let recipe = antlm::recipe::builtin("babyllama-tiny")?;
@@ -20,14 +50,21 @@ use crate::{Error, Result};
 /// # Errors
 /// [`Error::Usage`] when neither names any text.
 pub fn options(recipe: &Recipe, text: &[PathBuf], dev: &[PathBuf]) -> Result<Options> {
-    let sources = if text.is_empty() { recipe.data.clone() } else { vec![Source::new("text", text)] };
-    if sources.is_empty() {
+    let mut recipe = recipe.clone();
+    choose(&mut recipe, text, dev, None)?;
+    let Recipe { data, dev, .. } = recipe;
+    if data.is_empty() {
         return Err(Error::Usage(format!("recipe {} names no text; give it with --text PATH", recipe.name)));
     }
-    let dev = if dev.is_empty() { &recipe.dev.paths } else { dev };
+    let dev_source = || Source {
+        field: dev.field.clone(),
+        documents: dev.documents,
+        cleaning: dev.cleaning,
+        ..Source::new("dev", &dev.paths)
+    };
     Ok(Options {
-        sources,
-        dev: if dev.is_empty() { Vec::new() } else { vec![Source::new("dev", dev)] },
+        sources: data,
+        dev: if dev.paths.is_empty() { Vec::new() } else { vec![dev_source()] },
         family: recipe.model.kind,
         tokenizer: TokenizerChoice::Train {
             vocab_size: recipe.model.vocab_size,

@@ -52,6 +52,10 @@ pub struct Run {
 /// A folder that exists, text without a segment, or what the system refuses.
 pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
     let mut recipe = recipe.clone();
+    // From wherever the recipe is read again, it means the same text.
+    for path in recipe.data.iter_mut().flat_map(|source| &mut source.paths).chain(&mut recipe.dev.paths) {
+        *path = std::path::absolute(&*path).map_err(Error::io(&*path))?;
+    }
     recipe.used = Some(Used {
         antlm: env!("CARGO_PKG_VERSION").into(),
         prepared: std::path::absolute(&prepared.dir).map_err(Error::io(&prepared.dir))?,
@@ -85,9 +89,12 @@ pub fn resume(out: &Path) -> Result<Run> {
     let Some(used) = &recipe.used else {
         return Err(Error::data(&path, "used", "missing: this recipe is not that of a run"));
     };
+    let recipe_text = !recipe.data.is_empty();
     let again = || {
         let (recipe, prepared) = (path.display(), used.prepared.display());
-        format!("prepare it again: antlm prepare {recipe} --text THE-SAME-TEXT [--dev THE-SAME-DEV] --out {prepared}")
+        // The recipe names its text and how it was read, unless the run was given text that was prepared already.
+        let text = if recipe_text { "" } else { " --text THE-SAME-TEXT [--dev THE-SAME-DEV]" };
+        format!("prepare it again: antlm prepare {recipe}{text} --out {prepared}")
     };
     // A run that was moved together with the `prepared` beside it finds its text there.
     let beside = used.prepared.file_name().map(|name| files::parent(out).join("prepared").join(name));

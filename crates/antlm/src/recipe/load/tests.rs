@@ -39,13 +39,17 @@ fn recipes_of_one_size_differ_in_name_description_and_schedule_only() {
 fn a_recipe_of_ones_own() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
-    let text = "base = \"antlm-ltg-bert-small\"\nschedule = \"2 clm\"\n[optimizer]\nlr = 0.001\n[[data]]\nname = \"all\"\npaths = [\"corpus\"]\n";
+    let text = "base = \"antlm-ltg-bert-small\"\nschedule = \"2 clm\"\n[optimizer]\nlr = 0.001\n[[data]]\nname = \"all\"\npaths = [\"corpus\", \"/far/x.txt\"]\n[dev]\npaths = [\"dev.txt\"]\n";
     std::fs::write(&path, text).unwrap();
     let recipe = Recipe::load(path.to_str().unwrap(), &set(&["seed=7", "model.layers = 2"])).unwrap();
     let base = builtin::builtin("antlm-ltg-bert-small").unwrap();
     assert_eq!((recipe.name.as_str(), recipe.seed, recipe.model.layers), ("mine", 7, 2));
     assert_eq!(recipe.optimizer, crate::recipe::Optimizer { lr: 0.001, ..base.optimizer });
-    assert_eq!(recipe.data[0].paths, [PathBuf::from("corpus")]);
+    // Beside the recipe, wherever the program is started; what --set says is as it stands there.
+    assert_eq!(recipe.data[0].paths, [folder.path().join("corpus"), PathBuf::from("/far/x.txt")]);
+    assert_eq!(recipe.dev.paths, [folder.path().join("dev.txt")]);
+    let recipe = Recipe::load(path.to_str().unwrap(), &set(&["dev.paths=[\"mine.txt\"]"])).unwrap();
+    assert_eq!(recipe.dev.paths, [PathBuf::from("mine.txt")]);
     assert_eq!(recipe.masking, base.masking);
 }
 
@@ -78,6 +82,47 @@ fn override_values_are_toml_or_text() {
     assert_eq!(load(&["precision=f32"]).precision, Precision::F32);
     // Not two keys, but one text with a line break.
     assert_eq!(load(&["description=1\nseed = 9"]).description, "1\nseed = 9");
+}
+
+#[test]
+fn a_source_says_how_it_is_read() {
+    use crate::text::{clean::Cleaning, corpus::DocumentRule, words};
+    let load = |keys: &str| {
+        let text = format!("base = \"babyllama-tiny\"\n[[data]]\nname = \"a\"\npaths = [\"a\"]\n{keys}\n");
+        Recipe::from_toml(&text, "mine")
+    };
+    let recipe =
+        load("field = \"body\"\ndocuments = \"title\"\ncleaning = \"babylm\"\nweight = 2\nlanguage = \"zh-Hans\"\nwords = \"bytes\"")
+            .unwrap();
+    let source = &recipe.data[0];
+    assert_eq!((source.documents, source.cleaning), (DocumentRule::Title, Cleaning::Babylm));
+    assert_eq!((source.words, f64::from(source.weight), source.field.as_str()), (words::Rule::Bytes, 2.0, "body"));
+    assert_eq!(source.language.as_ref().unwrap().to_string(), "zh-Hans");
+    assert_eq!(Recipe::from_toml(&recipe.to_toml().unwrap(), "mine").unwrap(), recipe);
+    let plain = load("").unwrap();
+    assert_eq!(plain.data[0], crate::text::source::Source::new("a", ["a"]));
+
+    for (keys, place, what) in [
+        ("cleaning = \"babyml\"", "data.cleaning", "did you mean \"babylm\"?"),
+        ("weight = 0", "data.weight", "above 0"),
+        ("weight = -1.5", "data.weight", "above 0"),
+        ("weight = nan", "data.weight", "above 0"),
+        ("language = \"English\"", "data.language", "language code"),
+        ("language = \"zho\"", "data.words", "write `words = \"bytes\"`"),
+        ("words = \"bytes\"", "data.words", "need `language`"),
+        ("words = \"letters\"", "data.words", "unknown variant"),
+        ("documents = \"page\"", "data.documents", "unknown variant"),
+        ("colour = 1", "data", "unknown field `colour`"),
+        ("field = \"\"", "data.field", "empty"),
+    ] {
+        match load(keys) {
+            Err(Error::Recipe { place: found, what: text, .. }) => {
+                assert_eq!(found, place, "{keys}: {text}");
+                assert!(text.contains(what) && !text.contains('\n'), "{keys}: {text}");
+            }
+            other => panic!("{keys} gave {other:?}"),
+        }
+    }
 }
 
 #[test]

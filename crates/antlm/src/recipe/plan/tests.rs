@@ -22,7 +22,7 @@ fn every_built_in_recipe_plans() {
 #[test]
 fn the_papers_llama_run() {
     // 128,000 segments of 78.125 words: 1000 steps an epoch.
-    let facts = Facts { segments: 128_000, words: 10_000_000, tokens: 14_000_000 };
+    let facts = Facts { segments: 128_000, words: 10_000_000, tokens: 14_000_000, text_words: 10_000_000 };
     let plan = Plan::new(&builtin("antlm-babyllama-58m").unwrap(), Some(facts)).unwrap();
     assert_eq!((plan.steps, plan.warmup_steps, plan.words), (24_000, 300, 240_000_000));
     assert_eq!(plan.words_per_step, 10_000.0);
@@ -42,7 +42,9 @@ fn the_papers_llama_run() {
 #[test]
 fn limits_are_inclusive() {
     let recipe = Recipe { schedule: "10 clm".to_owned().try_into().unwrap(), ..builtin("babyllama-tiny").unwrap() };
-    let plan = |words| Plan::new(&recipe, Some(Facts { segments: 100_000, words, tokens: 14_000_000 })).unwrap();
+    let plan = |words| {
+        Plan::new(&recipe, Some(Facts { segments: 100_000, words, tokens: 14_000_000, text_words: words })).unwrap()
+    };
     assert!(plan(10_000_000).limits.iter().all(|limit| !limit.crossed));
     let over = plan(10_000_001);
     assert!(over.limits[0].crossed && over.limits[1].crossed);
@@ -57,7 +59,9 @@ fn recipes_for_2026_stay_within_ten_passes() {
         let recipe = builtin(&name).unwrap();
         let Facts { segments, .. } = Facts::assumed(10_000_000, recipe.seq_len);
         // A little uneven: the last segment is not full.
-        let plan = Plan::new(&recipe, Some(Facts { segments, words: 10_000_000, tokens: 16_000_001 })).unwrap();
+        let plan =
+            Plan::new(&recipe, Some(Facts { segments, words: 10_000_000, tokens: 16_000_001, text_words: 10_000_000 }))
+                .unwrap();
         let within = plan.limits.iter().all(|limit| !limit.crossed);
         if let Some((kind, size)) = name.split_once("-2026-") {
             assert!(within && plan.words == 100_000_000 && plan.epochs == 10.0, "{name}: {:?}", plan.limits);
@@ -78,7 +82,7 @@ fn recipes_for_2026_stay_within_ten_passes() {
 
 #[test]
 fn a_small_text_is_warned_about() {
-    let facts = Facts { segments: 3500, words: 300_000, tokens: 440_000 };
+    let facts = Facts { segments: 3500, words: 300_000, tokens: 440_000, text_words: 300_000 };
     let notes = |name| Plan::new(&builtin(name).unwrap(), Some(facts)).unwrap().notes.join("\n");
     assert!(
         notes("antlm-ltg-bert-base").contains("the shortest block has 21 steps"),
@@ -87,7 +91,7 @@ fn a_small_text_is_warned_about() {
     );
     assert!(!notes("ltg-bert-base").contains("shortest"));
     assert_eq!(notes("antlm-ltg-bert-tiny"), "", "tiny is made for texts of this size");
-    let words = Facts { segments: 2, words: 4_000_000, tokens: 200 };
+    let words = Facts { segments: 2, words: 4_000_000, tokens: 200, text_words: 4_000_000 };
     let set = ["schedule=9Mw clm", "batch.segments=24"].map(String::from);
     let recipe = Recipe::load("babyllama-tiny", &set).unwrap();
     let plan = Plan::new(&recipe, Some(words)).unwrap();
@@ -105,7 +109,7 @@ fn a_curve_for_each_block() {
 
 #[test]
 fn the_table() {
-    let facts = Facts { segments: 3500, words: 300_000, tokens: 440_000 };
+    let facts = Facts { segments: 3500, words: 300_000, tokens: 440_000, text_words: 300_000 };
     // The values that may be tuned are given here.
     let set = ["batch.segments=24", "batch.micro_tokens=3072", "optimizer.lr=0.003", "learning_rate.warmup=0.05"];
     let recipe = Recipe::load("antlm-ltg-bert-tiny", &set.map(String::from)).unwrap();

@@ -6,7 +6,7 @@ use super::passes::document_hash;
 use super::*;
 
 /// About `bytes` of made-up text: documents of a few lines with a skewed vocabulary.
-fn text(bytes: usize, seed: u64) -> String {
+pub(super) fn text(bytes: usize, seed: u64) -> String {
     let syllables = ["ba", "ke", "li", "mo", "nu", "ra", "sto", "ing", "er", "the", "\u{e9}t\u{e9}", "'ll"];
     let mut state = seed;
     let mut next = |n: u64| {
@@ -25,7 +25,7 @@ fn text(bytes: usize, seed: u64) -> String {
     out
 }
 
-fn options(paths: &[PathBuf]) -> Options {
+pub(super) fn options(paths: &[PathBuf]) -> Options {
     Options {
         sources: vec![Source::new("made", paths)],
         dev: Vec::new(),
@@ -35,7 +35,7 @@ fn options(paths: &[PathBuf]) -> Options {
     }
 }
 
-fn run(options: &Options, out: &Path) -> Result<Prepared> {
+pub(super) fn run(options: &Options, out: &Path) -> Result<Prepared> {
     prepare(options, out, &mut |_| {}, &|| false)
 }
 
