@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 mod builtin;
 mod check;
+pub mod flat;
 mod load;
 pub mod plan;
 pub mod size;
