@@ -32,9 +32,11 @@ pub enum Command {
     Prepare(Prepare),
     Train(Train),
     Info(Info),
+    Diff(Diff),
     Score(Score),
     Bench(Bench),
     SampleText(SampleText),
+    Completions(Completions),
 }
 
 /// List the built-in recipes
@@ -231,6 +233,40 @@ pub struct Info {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Say where two runs differ: recipes, texts, losses
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  antlm diff runs/first runs/second
+Keys of the recipes with different values; whether text and tokenizer are the same, by their hashes; the last and the
+lowest dev loss of every way of reading, and the last training losses; and for how many steps both are the same run,
+bit by bit. `second - first` below 0: the second is better.")]
+pub struct Diff {
+    /// A run's folder
+    #[arg(value_name = "RUN")]
+    pub first: PathBuf,
+    /// Another
+    #[arg(value_name = "RUN")]
+    pub second: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print a script with which a shell completes commands and options
+#[derive(Args)]
+#[command(after_help = "\
+Examples (then open a new shell):
+  antlm completions bash > ~/.local/share/bash-completion/completions/antlm
+  antlm completions zsh > ~/.zfunc/_antlm             with `fpath+=~/.zfunc` before `compinit` in ~/.zshrc
+  antlm completions fish > ~/.config/fish/completions/antlm.fish
+  antlm completions powershell >> $PROFILE")]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
 }
 
 /// Log-probabilities of sentences read from standard input, one a line

@@ -1,6 +1,8 @@
 //! One file a command; here they are told apart.
 
 mod bench;
+mod completions;
+mod diff;
 mod info;
 mod init;
 mod plan;
@@ -24,6 +26,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Info(args) => info::run(&args, &mut out),
         Command::Score(args) => score::run(&args, std::io::stdin().lock(), &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
+        Command::Diff(args) => diff::run(&args, &mut out),
+        Command::Completions(args) => completions::run(&args, &mut out),
         Command::SampleText(args) => sample_text::run(&args, &mut out),
     }
 }

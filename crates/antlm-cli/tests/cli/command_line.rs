@@ -10,7 +10,9 @@ fn help_is_there_for_every_command_and_teaches() {
     let help = antlm(folder.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(stdout(&help).contains("Exit codes"));
-    for command in ["recipes", "plan", "prepare", "train", "info", "score", "bench", "sample-text"] {
+    for command in
+        ["recipes", "plan", "prepare", "train", "info", "diff", "score", "bench", "sample-text", "completions"]
+    {
         assert!(stdout(&help).contains(command), "{command}");
         let help = antlm(folder.path(), &[command, "--help"]);
         assert_eq!(help.status.code(), Some(0), "{command}");
@@ -35,6 +37,9 @@ fn wrong_usage_is_2() {
         &["bench", "ltg-bert-tiny"],
         &["bench", "ltg-bert-tiny", "--objective", "clm", "--precision", "f7"],
         &["bench", "ltg-bert-tiny", "--objective", "clm", "--batch", "0"],
+        &["diff", "a"],
+        &["completions"],
+        &["completions", "teletype"],
         &["sample-text", "--out", "x"],
         &["sample-text", "--out", "x", "--words", "0"],
     ] {
@@ -51,6 +56,7 @@ fn what_is_no_run_is_refused() {
     refused(folder.path(), &["info", "nowhere"], &["nowhere", "no such folder"]);
     std::fs::create_dir(folder.path().join("thesis")).unwrap();
     refused(folder.path(), &["info", "thesis", "--json"], &["thesis", "recipe.toml"]);
+    refused(folder.path(), &["diff", "thesis", "nowhere"], &["thesis", "recipe.toml"]);
     refused(folder.path(), &["score", "thesis"], &["thesis", "recipe.toml"]);
 }
 
@@ -110,6 +116,17 @@ fn a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn completions_know_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = stdout(&antlm(folder.path(), &["completions", shell]));
+        for word in ["antlm", "train", "sample-text", "resume", "completions"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
 }
 
 #[test]

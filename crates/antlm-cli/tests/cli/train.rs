@@ -24,6 +24,25 @@ fn a_run_of_each_family_from_text_to_scores() {
     }
     toy.train("ltg.toml", "other", &["--seed", "7"]);
     assert!(toy.read("other/log.jsonl") != toy.read("again/log.jsonl"));
+    diff_tells_them_apart(&toy);
+}
+
+/// `again` is `ltg-bert` once more, `other` has another seed, `llama` another tokenizer.
+fn diff_tells_them_apart(toy: &Toy) {
+    let diff = |a, b| -> Value { serde_json::from_str(&succeeds(toy.path(), &["diff", a, b, "--json"])).unwrap() };
+    let same = diff("ltg-bert", "again");
+    assert_eq!((same["recipe"].to_string(), same["data"].to_string()), ("[]".into(), "[]".into()));
+    assert_eq!(same["equal_steps"], same["steps"][0]);
+    assert_eq!(same["comparable"], true);
+    let seeds = diff("ltg-bert", "other");
+    assert_eq!(seeds["recipe"], serde_json::json!([{"key": "seed", "values": ["42", "7"]}]));
+    assert_eq!((&seeds["equal_steps"], &seeds["comparable"]), (&0.into(), &true.into()));
+    assert_eq!(diff("ltg-bert", "llama")["comparable"], false);
+    let text = succeeds(toy.path(), &["diff", "ltg-bert", "other"]);
+    for words in ["seed", "data: the same", "dev causal last", "dev mntp lowest", "training mlm last"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(succeeds(toy.path(), &["diff", "ltg-bert", "llama"]).contains("cannot be compared"));
 }
 
 fn the_folder_is_as_promised(toy: &Toy, run: &str) {

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 mod builtin;
 mod check;
+pub mod flat;
 pub mod init;
 pub mod keys;
 mod load;

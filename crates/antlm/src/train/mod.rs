@@ -1,6 +1,7 @@
 //! The training loop and what it leaves on disk.
 
 pub mod checkpoint;
+pub mod compare;
 pub mod dev;
 pub mod events;
 pub mod info;
