@@ -208,6 +208,9 @@ pub struct Train {
     /// Change a key of the recipe; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
     pub set: Vec<String>,
+    /// Also write RUN/tensorboard/, for `tensorboard --logdir RUN`; a resumed run that has it goes on with it
+    #[arg(long)]
+    pub tensorboard: bool,
     /// Threads to use (default: all); the result does not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
@@ -286,6 +289,9 @@ pub struct Score {
     /// How to read the model (default: the one its last block taught)
     #[arg(long, value_enum)]
     pub backend: Option<BackendArg>,
+    /// Read the moving average of the weights (of a run trained with `--set optimizer.ema_decay=0.999`)
+    #[arg(long)]
+    pub ema: bool,
     /// Print JSON lines with token ids and the log-probability of each token
     #[arg(long)]
     pub json: bool,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::model::{Kind, Model};
 use crate::objective::{Batch, Objective};
 use crate::recipe::{BatchSize, Recipe, size};
-use crate::train::step::gradient;
+use crate::train::step::{Regularizers, gradient};
 use crate::{Error, Result};
 
 /// What [`run`] times.
@@ -79,8 +79,8 @@ pub fn run(recipe: &Recipe, options: Options) -> Result<Report> {
     let (mut pool, mut seconds, mut last_loss) = (Pool::default(), Vec::new(), 0.0);
     for step in 0..options.steps + 2 {
         let start = Instant::now();
-        let dropout = Some(Dropout { rng, step });
-        let (loss, _, _) = gradient(&model, &params, std::slice::from_ref(&batch), dropout, &mut grads, &mut pool)?;
+        let more = Regularizers { dropout: Some(Dropout { rng, step }), z_loss: 0.0 };
+        let (loss, _, _) = gradient(&model, &params, std::slice::from_ref(&batch), more, &mut grads, &mut pool)?;
         let grad_scale = clip_coefficient(global_norm(&grads), 2.0);
         let update = Update { t: u64::from(step) + 1, lr: 1e-4, grad_scale };
         adamw.step(model.layout(), &mut params, &grads, &mut m, &mut v, update)?;

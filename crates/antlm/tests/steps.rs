@@ -7,7 +7,7 @@ use antlm::objective::Objective;
 use antlm::objective::stream::{Order, Step};
 use antlm::recipe::Recipe;
 use antlm::text::dataset::Dataset;
-use antlm::train::step::{Outcome, Packing, Stepper, Weights, gradient};
+use antlm::train::step::{Outcome, Packing, Regularizers, Stepper, Weights, gradient};
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Dropout, Pool};
 use common::{difference, largest};
@@ -38,16 +38,9 @@ fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset) -> (Vec<u32>, Vec
     let params = model.init(1);
     let zeros = vec![0.0; params.len()];
     let rng = Rng::new(2);
-    let mut stepper = Stepper {
-        recipe,
-        model,
-        data,
-        rng,
-        order: Order::new(rng, data.len()),
-        grads: zeros.clone(),
-        pool: Pool::default(),
-    };
-    let mut weights = Weights { params, m: zeros.clone(), v: zeros, t: 0 };
+    let mut stepper =
+        Stepper { recipe, model, data, rng, order: Order::new(rng, data.len()), grads: zeros, pool: Pool::default() };
+    let mut weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
     let n = u64::from(recipe.batch.segments);
     let outcomes = (0..).zip([Objective::Clm, Objective::Mlm, Objective::Mntp]).map(|(index, objective)| {
         let at = u64::from(index);
@@ -56,7 +49,8 @@ fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset) -> (Vec<u32>, Vec
         stepper.run(&step, 0.003, &mut weights, &|| None).unwrap().unwrap()
     });
     let outcomes = outcomes.collect();
-    let numbers = [&weights.params, &weights.m, &weights.v, &stepper.grads];
+    let ema = weights.ema.unwrap_or_default();
+    let numbers = [&weights.params, &weights.m, &weights.v, &ema, &stepper.grads];
     (numbers.into_iter().flatten().map(|x| x.to_bits()).collect(), outcomes)
 }
 
@@ -66,6 +60,7 @@ fn equal_bits_for_any_number_of_threads() {
         let mut recipe = recipe(name);
         // Two micro-batches of some 500 rows.
         recipe.batch.micro_tokens = 520;
+        (recipe.optimizer.ema_decay, recipe.optimizer.z_loss) = (0.5, 0.01);
         let folder = tempfile::tempdir().unwrap();
         let data = common::prepared(&recipe, 6000, folder.path()).train;
         let model = Model::new(&recipe.model).unwrap();
@@ -83,6 +78,29 @@ fn equal_bits_for_any_number_of_threads() {
     }
 }
 
+/// The z-loss is in the gradient and not in the loss; the average follows the weights and changes nothing else.
+#[test]
+fn what_z_loss_and_average_change() {
+    let mut recipe = recipe(FAMILIES[0]);
+    let folder = tempfile::tempdir().unwrap();
+    let data = common::prepared(&recipe, 6000, folder.path()).train;
+    let model = Model::new(&recipe.model).unwrap();
+    let n = model.layout().len();
+    let mut run = |ema, z| {
+        (recipe.optimizer.ema_decay, recipe.optimizer.z_loss) = (ema, z);
+        three_steps(&recipe, &model, &data)
+    };
+    let (plain, outcomes) = run(0.0, 0.0);
+    let (averaged, same) = run(0.75, 0.0);
+    assert_eq!(same, outcomes);
+    assert!(averaged[..3 * n] == plain[..3 * n] && averaged[4 * n..] == plain[3 * n..]);
+    let ema = &averaged[3 * n..4 * n];
+    assert!(ema != &plain[..n] && ema != model.init(1).iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+    let (_, other) = run(0.0, 0.1);
+    assert_eq!(other[0].loss, outcomes[0].loss);
+    assert!(other[0].grad_norm != outcomes[0].grad_norm && other[1].loss != outcomes[1].loss);
+}
+
 /// k micro-batches of b segments against one of k·b, with new masks and dropout on.
 #[test]
 fn micro_batches_add_up_to_the_whole() {
@@ -98,8 +116,8 @@ fn micro_batches_add_up_to_the_whole() {
                 let rng = Rng::new(5);
                 let batches = Packing { recipe: &recipe, objective, rng, step: 11 }.batches(&data, 0..12);
                 let (mut grads, mut pool) = (vec![0.0; params.len()], Pool::default());
-                let dropout = Some(Dropout { rng, step: 11 });
-                let done = gradient(&model, &params, &batches, dropout, &mut grads, &mut pool).unwrap();
+                let more = Regularizers { dropout: Some(Dropout { rng, step: 11 }), z_loss: 1e-3 };
+                let done = gradient(&model, &params, &batches, more, &mut grads, &mut pool).unwrap();
                 (batches.len(), done, grads)
             };
             let (one, (loss, rows, targets), whole) = run(1 << 20);

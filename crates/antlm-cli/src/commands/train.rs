@@ -6,6 +6,7 @@ use std::path::Path;
 use antlm::recipe::{Recipe, size};
 use antlm::text::prepare::{self, Prepared};
 use antlm::train::events::{Event, Listener};
+use antlm::train::tensorboard::TensorBoard;
 use antlm::train::{input, run, run_folder};
 use anyhow::Result;
 
@@ -37,6 +38,9 @@ pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
             run::create(&recipe, prepared, &folder)?
         }
     };
+    if args.tensorboard || TensorBoard::is_there(run.path()) {
+        listeners.push(Box::new(TensorBoard::open(run.path())?));
+    }
     Ok(run.train(&mut listeners, &cancel)?)
 }
 

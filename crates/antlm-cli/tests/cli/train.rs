@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::common::{Toy, antlm_with_input, stderr, stdout, succeeds};
+use super::common::{Toy, antlm_with_input, is_refusal, stderr, stdout, succeeds};
 
 /// A run of each family: what is in its folder, what `info` and `score` say.
 #[test]
@@ -258,4 +258,33 @@ fn memory_is_as_planned() {
             assert!((0.75..1.25).contains(&ratio), "{recipe}, {batch} x 128: {planned} planned, {measured} measured");
         }
     }
+}
+
+/// What is off by default: averaged weights and TensorBoard's file, also over a stop and a resume.
+#[test]
+fn averaged_weights_and_tensorboard() {
+    let toy = Toy::new();
+    let short = ["--set", "schedule=1 clm"];
+    toy.train("llama.toml", "plain", &short);
+    let args = ["score", "plain", "--ema"];
+    let none = antlm_with_input(toy.path(), &args, b"The dogs sleep.\n");
+    is_refusal(&args, &none, &["plain", "no averaged weights", "optimizer.ema_decay"]);
+    let more = ["--tensorboard", "--set", "optimizer.ema_decay=0.9", "--set", "optimizer.z_loss=0.0001"];
+    toy.train("llama.toml", "more", &[&short[..], &more].concat());
+    let score = |args: &[&str]| {
+        let output = antlm_with_input(toy.path(), args, b"The dogs sleep.\n");
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+        stdout(&output)
+    };
+    assert_ne!(score(&["score", "more"]), score(&["score", "more", "--ema"]));
+
+    // A finished run that is resumed writes nothing twice; what is missing comes back.
+    let file = "more/tensorboard/events.out.tfevents.antlm";
+    let whole = toy.read(file);
+    succeeds(toy.path(), &["train", "--resume", "more", "--quiet"]);
+    assert!(toy.read(file) == whole);
+    toy.write(file, &whole[..whole.len() / 2]);
+    succeeds(toy.path(), &["train", "--resume", "more", "--quiet"]);
+    assert_eq!(toy.read(file).len(), whole.len());
+    assert!(!toy.file("plain/tensorboard").exists());
 }

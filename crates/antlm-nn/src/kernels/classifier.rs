@@ -23,6 +23,9 @@ pub struct Grads<'a> {
     pub bias: Option<&'a mut [f32]>,
     /// Factor of every row's gradient: 1 / targets of the whole step.
     pub weight: f32,
+    /// Coefficient of the z-loss: the gradient is that of weight · (-log p + z · lse²), where lse is the logarithm of the
+    /// sum of the exponentials of a row's logits. It draws lse towards 0 (Chowdhery et al., PaLM, 2022).
+    pub z: f32,
 }
 
 /// The operands of the output layer.
@@ -36,7 +39,7 @@ pub struct Classifier<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// -log p(target) of every row of `x: [m, d]` into `nll: [m]`, and the gradients if wanted.
+/// -log p(target) of every row of `x: [m, d]` into `nll: [m]`, without any z-loss, and the gradients if wanted.
 /// `scratch` is grown to one tile of logits. Targets must be below V (checked by the caller).
 pub fn classifier_loss(
     layer: Classifier<'_>,
@@ -64,7 +67,7 @@ pub fn classifier_loss(
             Mat::new(layer.table, vocab, d).t(),
             Threads::All,
         );
-        let weight = grads.as_ref().map(|g| g.weight);
+        let weights = grads.as_ref().map(|g| (g.weight, g.z));
         z.par_chunks_mut(ROWS * vocab)
             .zip(nll[start..start + rows].par_chunks_mut(ROWS))
             .zip(targets[start..start + rows].par_chunks(ROWS))
@@ -73,7 +76,7 @@ pub fn classifier_loss(
                     #[inline(always)]
                     || {
                         for ((z, nll), &target) in z.chunks_exact_mut(vocab).zip(nll).zip(targets) {
-                            *nll = cross_entropy_row(z, layer.bias, target as usize, weight);
+                            *nll = cross_entropy_row(z, layer.bias, target as usize, weights);
                         }
                     },
                 );
@@ -104,9 +107,10 @@ pub fn classifier_loss(
     }
 }
 
-/// -log softmax(z + bias)[target]; with `weight`, `z` becomes the gradient weight · (softmax - onehot).
+/// -log softmax(z + bias)[target]; with `weights` (w, c), `z` becomes the gradient of w · (that + c · lse²):
+/// w · ((1 + 2 c lse) · softmax - onehot).
 #[inline(always)]
-fn cross_entropy_row(z: &mut [f32], bias: Option<&[f32]>, target: usize, weight: Option<f32>) -> f32 {
+fn cross_entropy_row(z: &mut [f32], bias: Option<&[f32]>, target: usize, weights: Option<(f32, f32)>) -> f32 {
     if let Some(bias) = bias {
         for (z, b) in z.iter_mut().zip(bias) {
             *z += b;
@@ -117,17 +121,20 @@ fn cross_entropy_row(z: &mut [f32], bias: Option<&[f32]>, target: usize, weight:
         *z = exp(*z - top);
     }
     let total = sum(z);
-    if let Some(weight) = weight {
-        let factor = weight / total;
+    // NaN or infinity in the logits: `ln` is for ordinary numbers only, so say NaN plainly.
+    let lse = if total.is_finite() && total > 0.0 { ln(f64::from(total)) + f64::from(top) } else { f64::NAN };
+    if let Some((weight, c)) = weights {
+        let (hit, more) = (z[target] / total, 2.0 * c * lse as f32);
+        let factor = weight * (1.0 + more) / total;
         for z in z.iter_mut() {
             *z *= factor;
         }
-        z[target] -= weight;
+        if c == 0.0 {
+            z[target] -= weight;
+        } else {
+            // The two terms apart: where the target is nearly certain, their sum would lose the second one's digits.
+            z[target] = weight * (hit - 1.0) + weight * more * hit;
+        }
     }
-    // NaN or infinity in the logits: `ln` is for ordinary numbers only, so say NaN plainly.
-    if total.is_finite() && total > 0.0 {
-        (ln(f64::from(total)) + f64::from(top) - f64::from(wanted)) as f32
-    } else {
-        f32::NAN
-    }
+    (lse - f64::from(wanted)) as f32
 }

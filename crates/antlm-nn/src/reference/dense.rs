@@ -57,7 +57,7 @@ pub fn dropout_backward(keep: &[bool], p: f64, dy: &[f64]) -> Vec<f64> {
 
 /// What [`classifier_loss`] gives.
 pub struct ClassifierLoss {
-    /// weight * Σ over rows of -log p(target)
+    /// weight * Σ over rows of -log p(target) + z * lse²
     pub loss: f64,
     /// -log p(target) of each row, without the weight: `[m]`
     pub rows: Vec<f64>,
@@ -69,7 +69,8 @@ pub struct ClassifierLoss {
     pub dbias: Vec<f64>,
 }
 
-/// Cross-entropy of softmax(x Eᵀ + bias) with the targets, summed and multiplied by `weight`, and its gradients.
+/// Cross-entropy of softmax(x Eᵀ + bias) with the targets plus z-loss, summed and multiplied by `weight`, and the
+/// gradients of that. lse is the logarithm of the sum of the exponentials of a row's logits.
 /// `x [m, d]`, `table [v, d]`, `bias [v]`, `targets [m]`.
 pub fn classifier_loss(
     x: &[f64],
@@ -78,17 +79,20 @@ pub fn classifier_loss(
     bias: Option<&[f64]>,
     targets: &[u32],
     weight: f64,
+    z: f64,
 ) -> ClassifierLoss {
     let v = table.len() / d;
     let mut dlogits = Vec::new(); // [m, v]
-    let mut rows = Vec::new();
+    let (mut rows, mut z_loss) = (Vec::new(), 0.0);
     for (logits, &target) in linear(x, d, table, bias).chunks(v).zip(targets) {
         let most = logits.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
         let log_sum = most + logits.iter().map(|z| (z - most).exp()).sum::<f64>().ln();
         rows.push(log_sum - logits[target as usize]);
+        z_loss += z * log_sum * log_sum;
+        let more = 1.0 + 2.0 * z * log_sum;
         let hit = |c: usize| if c == target as usize { 1.0 } else { 0.0 };
-        dlogits.extend(logits.iter().enumerate().map(|(c, z)| weight * ((z - log_sum).exp() - hit(c))));
+        dlogits.extend(logits.iter().enumerate().map(|(c, l)| weight * (more * (l - log_sum).exp() - hit(c))));
     }
     let (dx, dtable, dbias) = linear_backward(x, d, table, &dlogits);
-    ClassifierLoss { loss: weight * rows.iter().sum::<f64>(), rows, dx, dtable, dbias }
+    ClassifierLoss { loss: weight * (rows.iter().sum::<f64>() + z_loss), rows, dx, dtable, dbias }
 }

@@ -122,12 +122,20 @@ fn attentions() {
 fn classifier_losses() {
     let (d, targets) = (3, [4u32, 0, 4]);
     let (x, table, bias) = (random(1, 3 * d), random(2, 5 * d), random(3, 5));
-    let loss = |x: &[f64], t: &[f64], b: Option<&[f64]>| vec![classifier_loss(x, d, t, b, &targets, 0.3).loss];
-    let got = classifier_loss(&x, d, &table, Some(&bias), &targets, 0.3);
-    assert!((got.rows.iter().sum::<f64>() * 0.3 - got.loss).abs() < 1e-15);
-    check("x", &x, |x| loss(x, &table, Some(&bias)), &[1.0], &got.dx);
-    check("table", &table, |t| loss(&x, t, Some(&bias)), &[1.0], &got.dtable);
-    check("bias", &bias, |b| loss(&x, &table, Some(b)), &[1.0], &got.dbias);
-    let plain = classifier_loss(&x, d, &table, None, &targets, 0.3);
-    check("x without bias", &x, |x| loss(x, &table, None), &[1.0], &plain.dx);
+    let plain = classifier_loss(&x, d, &table, Some(&bias), &targets, 0.3, 0.0);
+    assert!((plain.rows.iter().sum::<f64>() * 0.3 - plain.loss).abs() < 1e-15);
+    for z in [0.0, 0.5] {
+        let loss = |x: &[f64], t: &[f64], b: Option<&[f64]>| vec![classifier_loss(x, d, t, b, &targets, 0.3, z).loss];
+        let got = classifier_loss(&x, d, &table, Some(&bias), &targets, 0.3, z);
+        assert_eq!(got.rows, plain.rows, "the rows are without z-loss");
+        check("x", &x, |x| loss(x, &table, Some(&bias)), &[1.0], &got.dx);
+        check("table", &table, |t| loss(&x, t, Some(&bias)), &[1.0], &got.dtable);
+        check("bias", &bias, |b| loss(&x, &table, Some(b)), &[1.0], &got.dbias);
+        let no_bias = classifier_loss(&x, d, &table, None, &targets, 0.3, z);
+        check("x without bias", &x, |x| loss(x, &table, None), &[1.0], &no_bias.dx);
+    }
+    // Two equal logits of 3: lse = 3 + ln 2.
+    let lse = 3.0 + 2f64.ln();
+    let two = classifier_loss(&[1.0], 1, &[3.0, 3.0], None, &[1], 1.0, 0.1);
+    assert!((two.loss - (2f64.ln() + 0.1 * lse * lse)).abs() < 1e-15 && (two.rows[0] - 2f64.ln()).abs() < 1e-15);
 }

@@ -311,7 +311,9 @@ impl Tape<'_> {
     }
 
     /// -log p(target) of every row of `x: [m, d]` under softmax(x Eᵀ + bias), `table: [V, d]`, in nats: `[m]`.
-    /// In a pass with gradients, each row counts `weight` times in the loss that [`backward`](Tape::backward) derives.
+    /// In a pass with gradients, each row counts `weight` times in the loss that [`backward`](Tape::backward) derives, and
+    /// that loss has z · lse² added to -log p, where lse is the logarithm of the sum of the row's exponentials (the
+    /// z-loss of PaLM; 0 for none). The result is without it.
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::Range`].
@@ -322,6 +324,7 @@ impl Tape<'_> {
         bias: Option<View>,
         targets: &[u32],
         weight: f32,
+        z: f32,
     ) -> Result<Vec<f32>> {
         self.operands("classifier_loss", &[Some(x)], &[Some(table), bias])?;
         check(x.cols == table.cols, "classifier_loss", format!("x with {} columns", table.cols), x.cols)?;
@@ -340,7 +343,7 @@ impl Tape<'_> {
         let grads = match (&mut self.grads, &mut gx) {
             (Some(flat), Some(gx)) => {
                 let (table, bias) = disjoint(flat, table, bias)?;
-                Some(classifier::Grads { x: gx, table, bias, weight })
+                Some(classifier::Grads { x: gx, table, bias, weight, z })
             }
             _ => None,
         };

@@ -41,7 +41,7 @@ fn gradient(flat: &Flat, x: View, w: View, tables: &[View], operations: &[(&str,
     for (name, operation) in operations {
         let y = operation(&mut tape, x, w).unwrap_or_else(|e| panic!("{name}: {e}"));
         let table = *tables.iter().find(|table| table.cols == y.cols).unwrap();
-        tape.classifier_loss(y, table, None, &targets, 1.0).unwrap();
+        tape.classifier_loss(y, table, None, &targets, 1.0, 0.0).unwrap();
     }
     tape.backward();
     reference::widen(&grads)
@@ -91,13 +91,13 @@ fn a_parameter_used_everywhere_gets_all_gradients() {
     let b = tape.param(e).unwrap();
     let c = tape.linear(a, e, Some(v), Some(b)).unwrap();
     let y = tape.layer_norm(c, &Norm { eps: 1e-6, affine: Some((v, v)), ..Norm::default() }).unwrap();
-    tape.classifier_loss(y, e, Some(v), &ids, 1.0).unwrap();
+    tape.classifier_loss(y, e, Some(v), &ids, 1.0, 0.0).unwrap();
     tape.backward();
 
     let a = reference::embedding(&es, &ids, D);
     let c: Vec<f64> = reference::linear(&a, D, &es, Some(&vs)).iter().zip(&es).map(|(y, r)| y + r).collect();
     let y = reference::layer_norm(&c, D, f64::from(1e-6f32), Some((&vs, &vs)));
-    let loss = reference::classifier_loss(&y, D, &es, Some(&vs), &ids, 1.0);
+    let loss = reference::classifier_loss(&y, D, &es, Some(&vs), &ids, 1.0, 0.0);
     let (dc, dgamma, dbeta) = reference::layer_norm_backward(&c, D, f64::from(1e-6f32), Some((&vs, &vs)), &loss.dx);
     let (da, dw, dbias) = reference::linear_backward(&a, D, &es, &dc);
     let de = sum([loss.dtable, dc, dw, reference::embedding_backward(&ids, D, D, &da)].into_iter());
@@ -118,7 +118,7 @@ fn a_second_tape_adds_to_what_is_there() {
         let y = tape.linear(x, w, Some(bias), Some(x)).unwrap();
         let y = tape.layer_norm(y, &Norm { eps: 1e-6, affine: Some((gamma, beta)), ..Norm::default() }).unwrap();
         let y = tape.rms_norm(y, gamma, 1e-6).unwrap();
-        tape.classifier_loss(y, w, Some(bias), &targets, 1.0).unwrap();
+        tape.classifier_loss(y, w, Some(bias), &targets, 1.0, 0.0).unwrap();
         tape.backward();
     };
     let mut once = vec![0.0; flat.values.len()];
@@ -148,7 +148,7 @@ fn old_buffers_leave_no_trace() {
             let x = tape.param(x).unwrap();
             let y = operation(&mut tape, x, w).unwrap();
             let table = *tables.iter().find(|table| table.cols == y.cols).unwrap();
-            tape.classifier_loss(y, table, None, &targets, 1.0).unwrap();
+            tape.classifier_loss(y, table, None, &targets, 1.0, 0.0).unwrap();
             tape.backward();
             grads.iter().map(|g| g.to_bits()).collect::<Vec<u32>>()
         };

@@ -67,21 +67,22 @@ proptest! {
     /// Up to three tiles of 256 rows.
     #[test]
     fn classifier_loss(
-        seed: u64, m in prop_oneof![rows(), 255usize..258, 500usize..520], d in widths(), v in widths(), biased: bool
+        seed: u64, m in prop_oneof![rows(), 255usize..258, 500usize..520], d in widths(), v in widths(), biased: bool,
+        z in prop_oneof![Just(0.0f32), Just(1e-4), Just(0.1)],
     ) {
         let mut flat = Flat::new(seed);
         let (x, table, bias) = (flat.add(m, d, 1.0), flat.add(v, d, 3.0 / (d as f64).sqrt()), flat.add(1, v, 1.0));
         let targets = flat.below(m, v);
         let biased = biased.then_some(bias);
         let (xs, es, bs) = (flat.get(x), flat.get(table), biased.map(|b| flat.get(b)));
-        let want = reference::classifier_loss(&xs, d, &es, bs.as_deref(), &targets, 0.25);
+        let want = reference::classifier_loss(&xs, d, &es, bs.as_deref(), &targets, 0.25, f64::from(z));
 
         let (mut grads, mut pool) = (vec![0.0; flat.values.len()], Pool::default());
         let mut tape = Tape::new(&flat.values, Some(&mut grads), None, &mut pool).unwrap();
         let act = tape.param(x).unwrap();
-        let nll = tape.classifier_loss(act, table, biased, &targets, 0.25).unwrap();
+        let nll = tape.classifier_loss(act, table, biased, &targets, 0.25, z).unwrap();
         tape.backward();
-        // Without bias one token has probability 1 and no gradient; logits are about 3.
+        // Without bias one token has probability 1 and, but for z, no gradient; logits are about 3.
         close("nll", &nll, &want.rows, 1.0)?;
         let least = 0.01;
         close("x", &grads[x.range()], &want.dx, least)?;
@@ -92,6 +93,6 @@ proptest! {
         // A pass without gradients says the same, bit for bit.
         let mut tape = Tape::new(&flat.values, None, None, &mut pool).unwrap();
         let act = tape.param(x).unwrap();
-        prop_assert_eq!(nll, tape.classifier_loss(act, table, biased, &targets, 0.25).unwrap());
+        prop_assert_eq!(nll, tape.classifier_loss(act, table, biased, &targets, 0.25, z).unwrap());
     }
 }

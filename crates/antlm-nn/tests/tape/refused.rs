@@ -107,8 +107,10 @@ fn unfit_operands_are_errors() {
             t.dropout(x, &dropped(Rows::Shared), residual)
         }),
         ("row outside", &|t, x| t.gather(x, &list(&[0, 4]))),
-        ("target outside", &|t, x| t.classifier_loss(x, at(7, 12), None, &[0, 1, 2, 7], 1.0).map(|_| x)),
-        ("table and bias overlap", &|t, x| t.classifier_loss(x, at(7, 12), Some(at(1, 7)), &[0; 4], 1.0).map(|_| x)),
+        ("target outside", &|t, x| t.classifier_loss(x, at(7, 12), None, &[0, 1, 2, 7], 1.0, 0.0).map(|_| x)),
+        ("table and bias overlap", &|t, x| {
+            t.classifier_loss(x, at(7, 12), Some(at(1, 7)), &[0; 4], 1.0, 0.0).map(|_| x)
+        }),
     ];
     for (name, case) in cases {
         let (mut grads, mut pool) = (vec![0.0; values.len()], Pool::default());
@@ -120,9 +122,9 @@ fn unfit_operands_are_errors() {
     let mut pool = Pool::default();
     let mut tape = Tape::new(&values, None, None, &mut pool).unwrap();
     let x = tape.param(at(4, 12)).unwrap();
-    assert!(tape.classifier_loss(x, at(7, 11), None, &[0; 4], 1.0).is_err());
-    assert!(tape.classifier_loss(x, at(7, 12), None, &[0; 3], 1.0).is_err());
-    assert!(tape.classifier_loss(x, at(7, 12), Some(at(1, 8)), &[0; 4], 1.0).is_err());
+    assert!(tape.classifier_loss(x, at(7, 11), None, &[0; 4], 1.0, 0.0).is_err());
+    assert!(tape.classifier_loss(x, at(7, 12), None, &[0; 3], 1.0, 0.0).is_err());
+    assert!(tape.classifier_loss(x, at(7, 12), Some(at(1, 8)), &[0; 4], 1.0, 0.0).is_err());
     assert!(Tape::new(&values, Some(&mut [0.0; 3]), None, &mut Pool::default()).is_err());
 }
 
@@ -150,7 +152,7 @@ fn nothing_in_nothing_out() {
         let x = t.dropout(x, &dropped(Rows::Picked(0, none.clone())), Some(x)).unwrap();
         let x = t.gather(x, &none).unwrap();
         let bias = View { offset: 1000, rows: 1, cols: 9 };
-        assert!(t.classifier_loss(x, at(9, 2), Some(bias), &[], 1.0).unwrap().is_empty());
+        assert!(t.classifier_loss(x, at(9, 2), Some(bias), &[], 1.0, 0.0).unwrap().is_empty());
         t.backward();
     }
     assert!(grads.iter().all(|g| *g == 0.0));
@@ -166,7 +168,7 @@ fn not_a_number_in_not_a_number_out() {
         let mut tape = Tape::new(&values, Some(&mut grads), None, &mut pool).unwrap();
         let x = tape.param(at(4, 12)).unwrap();
         let y = attend(&mut tape, x, 2, &[0, 1, 4]).unwrap();
-        let nll = tape.classifier_loss(y, View { offset: 100, rows: 7, cols: 4 }, None, &[0; 4], 1.0).unwrap();
+        let nll = tape.classifier_loss(y, View { offset: 100, rows: 7, cols: 4 }, None, &[0; 4], 1.0, 0.0).unwrap();
         tape.backward();
         assert!(bad.is_finite() || nll.iter().any(|x| x.is_nan()), "{bad}: {nll:?}");
     }

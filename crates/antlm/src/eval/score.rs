@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use antlm_nn::params::Layout;
 use antlm_nn::tape::{Pool, Tape};
 use serde::Serialize;
 
@@ -11,7 +12,8 @@ use crate::objective::{Backend, Batch};
 use crate::recipe::Recipe;
 use crate::text::special::{CLS, MASK};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::{checkpoint, run_folder};
+use crate::train::checkpoint::{self, State};
+use crate::train::run_folder;
 use crate::{Error, Result};
 
 /// Rows of one forward pass: many masked copies of a sentence at once.
@@ -47,6 +49,18 @@ impl Scorer {
     /// # Errors
     /// A folder that is neither, a run without a checkpoint, damaged files.
     pub fn open(path: &Path) -> Result<Scorer> {
+        Scorer::open_with(path, checkpoint::load_weights)
+    }
+
+    /// As [`Scorer::open`], but with the moving average of the weights (`optimizer.ema_decay`) in place of the weights.
+    ///
+    /// # Errors
+    /// As [`Scorer::open`], and [`Error::Usage`] for a checkpoint without an average.
+    pub fn open_ema(path: &Path) -> Result<Scorer> {
+        Scorer::open_with(path, checkpoint::load_ema)
+    }
+
+    fn open_with(path: &Path, load: impl Fn(&Path, &Layout) -> Result<(State, Vec<f32>)>) -> Result<Scorer> {
         let (run, one) = locate(path)?;
         let file = run.join(run_folder::RECIPE);
         let (recipe, _) = Recipe::read(&file)?;
@@ -59,10 +73,10 @@ impl Scorer {
             return Err(Error::data(tokenizer_file, "vocabulary", what));
         }
         let params = match one {
-            Some(folder) => checkpoint::load_weights(&folder, model.layout())?.1,
+            Some(folder) => load(&folder, model.layout())?.1,
             // A damaged newest checkpoint is an error here: an older model would answer with other numbers.
             None => match checkpoint::newest(&run)? {
-                Some(entry) => checkpoint::load_weights(&entry.path, model.layout())?.1,
+                Some(entry) => load(&entry.path, model.layout())?.1,
                 None => {
                     let what =
                         format!("{}: this run has no checkpoint yet; let it train to its first one", run.display());

@@ -136,8 +136,17 @@ impl Model {
     /// # Errors
     /// The engine's, for ids or rows outside their range.
     pub fn loss(&self, tape: &mut Tape<'_>, batch: &Batch, weight: f32) -> Result<Vec<f32>> {
+        self.loss_with_z(tape, batch, weight, 0.0)
+    }
+
+    /// As [`Model::loss`], but with `z` · lse² added to every target's loss in the gradient (not in the result); see
+    /// [`Tape::classifier_loss`].
+    ///
+    /// # Errors
+    /// The engine's, for ids or rows outside their range.
+    pub fn loss_with_z(&self, tape: &mut Tape<'_>, batch: &Batch, weight: f32, z: f32) -> Result<Vec<f32>> {
         let hidden = self.hidden(tape, &Rows::from(batch))?;
         let (table, bias) = self.output();
-        Ok(tape.classifier_loss(hidden, table, bias, &batch.targets, weight)?)
+        Ok(tape.classifier_loss(hidden, table, bias, &batch.targets, weight, z)?)
     }
 }

@@ -72,6 +72,16 @@ pub(super) fn check(recipe: &Recipe) -> Check {
         "optimizer.weight_decay",
         format!("expected 0 or more, got {}", optimizer.weight_decay),
     )?;
+    need(
+        optimizer.z_loss >= 0.0 && optimizer.z_loss <= 1.0,
+        "optimizer.z_loss",
+        format!("expected 0 (off) to 1, got {}; 0.0001 is usual", optimizer.z_loss),
+    )?;
+    need(
+        (0.0..1.0).contains(&optimizer.ema_decay),
+        "optimizer.ema_decay",
+        format!("expected 0 (off) to below 1, got {}; 0.999 is usual", optimizer.ema_decay),
+    )?;
     need(optimizer.clip > 0.0, "optimizer.clip", format!("expected a number above 0, or inf, got {}", optimizer.clip))?;
 
     if let Warmup::Fraction(fraction) = recipe.learning_rate.warmup {

@@ -151,6 +151,14 @@ pub struct Optimizer {
     pub weight_decay: f64,
     /// Largest norm of the whole gradient; `inf` for no clipping.
     pub clip: f64,
+    /// Coefficient c of the z-loss (0, off; PaLM has 1e-4): every target's loss is -log p + c · (log Σ exp(logits))², which
+    /// keeps the logits from drifting away. It is in the gradient only: the losses that are logged stay -log p.
+    #[serde(default)]
+    pub z_loss: f64,
+    /// Decay d of a moving average of the weights (0, off; 0.999 is usual): after every update average = d · average +
+    /// (1 - d) · weights, from the initial weights on. Training and dev losses do not see it; `antlm score --ema` does.
+    #[serde(default)]
+    pub ema_decay: f64,
 }
 
 /// Shapes of the learning-rate curve.

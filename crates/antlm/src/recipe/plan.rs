@@ -213,7 +213,7 @@ impl Plan {
             words_per_step: dataset.words as f64 / per_epoch * f64::from(recipe.batch.segments),
             parameters: size::parameters(&recipe.config()),
             precision: recipe.precision,
-            memory: size::memory(&recipe.config(), recipe.micro_rows()),
+            memory: size::memory_of(recipe),
             steps,
             steps_by_objective,
             warmup_steps: recipe.learning_rate.curve().warmup.steps(match recipe.learning_rate.restart {

@@ -45,6 +45,8 @@ pub struct Memory {
     pub gradients: u64,
     /// Both moments of the optimiser, f32.
     pub moments: u64,
+    /// The moving average of the weights, f32; 0 without `optimizer.ema_decay`.
+    pub average: u64,
     /// What one micro-batch keeps for its backward pass.
     pub activations: u64,
     /// The program, and the buffers of products and of the output layer.
@@ -72,10 +74,21 @@ pub fn memory(config: &Config, rows: u32) -> Memory {
         parameters: weights,
         gradients: weights,
         moments: 2 * weights,
+        average: 0,
         activations,
         program: PROGRAM,
         total: 4 * weights + activations + PROGRAM,
     }
+}
+
+/// As [`memory`], of a recipe's run.
+pub fn memory_of(recipe: &Recipe) -> Memory {
+    let mut memory = memory(&recipe.config(), recipe.micro_rows());
+    if recipe.optimizer.ema_decay > 0.0 {
+        memory.average = memory.parameters;
+        memory.total += memory.average;
+    }
+    memory
 }
 
 /// Refuses a run that this machine's memory cannot hold, so that it ends here and not half-way with the system killing
@@ -84,7 +97,7 @@ pub fn memory(config: &Config, rows: u32) -> Memory {
 /// # Errors
 /// [`Error::Recipe`] with both sizes.
 pub fn check_memory(recipe: &Recipe) -> Result<()> {
-    let needed = memory(&recipe.config(), recipe.micro_rows()).total;
+    let needed = memory_of(recipe).total;
     match machine_bytes() {
         Some(there) if needed > there => {
             let gb = |bytes: u64| bytes as f64 / 1e9;
@@ -167,5 +180,9 @@ mod tests {
         assert_eq!(memory.parameters, 4 * 58_343_936);
         assert_eq!(memory.total, 4 * memory.parameters + memory.activations + memory.program);
         assert!(super::memory(&config, 2048).activations == 2 * memory.activations);
+        let recipe = |ema: &str| Recipe::load("babyllama-58m", &[format!("optimizer.ema_decay={ema}")]).unwrap();
+        let [without, with] = ["0.0", "0.999"].map(|ema| memory_of(&recipe(ema)));
+        assert_eq!((without.average, with.average), (0, memory.parameters));
+        assert_eq!(with.total, without.total + memory.parameters);
     }
 }

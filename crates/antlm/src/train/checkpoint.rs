@@ -1,8 +1,8 @@
 //! Checkpoints of a run: `checkpoints/step-%09d/{model.safetensors, optimizer.safetensors, state.json}`, each one
-//! complete or absent.
+//! complete or absent; with `ema.safetensors` where the run keeps a moving average of its weights.
 //!
 //! A checkpoint is written into a hidden folder beside its place (`.tmp-step-…`), synced, and renamed. `state.json`
-//! holds the SHA-256 of the other two files, so that damage is noticed wherever it comes from.
+//! holds the SHA-256 of the other files, so that damage is noticed wherever it comes from.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use antlm_nn::params::Layout;
 use serde::{Deserialize, Serialize};
 
+use super::step::Weights;
 use crate::objective::Objective;
 use crate::{Error, Result, files, tensor_file};
 
@@ -21,6 +22,7 @@ pub const ROLLING: usize = 2;
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
+const EMA: &str = "ema.safetensors";
 const STATE: &str = "state.json";
 /// A `state.json` larger than this is damaged: 1 MB.
 const MAX_STATE: u64 = 1_000_000;
@@ -95,12 +97,8 @@ pub struct Checkpoint {
     pub kept: bool,
     /// The run's state.
     pub state: State,
-    /// Weights, in the layout's order.
-    pub params: Vec<f32>,
-    /// First moments (`exp_avg`).
-    pub m: Vec<f32>,
-    /// Second moments (`exp_avg_sq`).
-    pub v: Vec<f32>,
+    /// Weights, moments (`exp_avg`, `exp_avg_sq`) and average, in the layout's order.
+    pub weights: Weights,
 }
 
 /// A checkpoint's folder, not yet opened.
@@ -117,20 +115,12 @@ pub fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
-/// Writes the checkpoint of `state.step` and returns its folder. `m` and `v` are the optimiser's moments. A checkpoint
-/// of the same step is replaced. Afterwards, of those that are not `kept`, only the newest [`ROLLING`] stay.
+/// Writes the checkpoint of `state.step` and returns its folder. A checkpoint of the same step is replaced. Afterwards, of those that are not `kept`, only the newest [`ROLLING`] stay.
 ///
 /// # Errors
 /// [`Error::Io`] with the path; then the older checkpoints are as they were.
-pub fn save(
-    run: &Path,
-    state: &State,
-    layout: &Layout,
-    params: &[f32],
-    m: &[f32],
-    v: &[f32],
-    kept: bool,
-) -> Result<PathBuf> {
+pub fn save(run: &Path, state: &State, layout: &Layout, weights: &Weights, kept: bool) -> Result<PathBuf> {
+    let Weights { params, m, v, ema, .. } = weights;
     let all = folder(run);
     fs::create_dir_all(&all).map_err(Error::io(&all))?;
     clean(run)?;
@@ -139,8 +129,11 @@ pub fn save(
     fs::create_dir(&beside).map_err(Error::io(&beside))?;
     tensor_file::write(&beside.join(MODEL), layout, &[("", params)])?;
     tensor_file::write(&beside.join(OPTIMIZER), layout, &[("exp_avg.", m), ("exp_avg_sq.", v)])?;
+    if let Some(ema) = ema {
+        tensor_file::write(&beside.join(EMA), layout, &[("", ema)])?;
+    }
     let mut sha256 = BTreeMap::new();
-    for name in [MODEL, OPTIMIZER] {
+    for name in [Some(MODEL), Some(OPTIMIZER), ema.as_ref().map(|_| EMA)].into_iter().flatten() {
         sha256.insert(name.to_owned(), files::sha256_file(&beside.join(name))?);
     }
     let json = to_json(&Envelope { version: VERSION, kept, sha256 }, state);
@@ -230,7 +223,12 @@ pub fn load(path: &Path, layout: &Layout) -> Result<Checkpoint> {
     // One buffer for each prefix that was asked for.
     let (v, m) = (moments.pop().unwrap_or_default(), moments.pop().unwrap_or_default());
     let params = params.pop().unwrap_or_default();
-    Ok(Checkpoint { path: path.to_owned(), kept: envelope.kept, state, params, m, v })
+    let ema = match envelope.sha256.contains_key(EMA) {
+        true => read_checked(path, EMA, &envelope, layout, &[""])?.pop(),
+        false => None,
+    };
+    let weights = Weights { params, m, v, ema, t: state.optimizer_t };
+    Ok(Checkpoint { path: path.to_owned(), kept: envelope.kept, state, weights })
 }
 
 /// Loads a checkpoint's state and weights and leaves the optimiser's moments alone; for scoring and export.
@@ -241,6 +239,22 @@ pub fn load_weights(path: &Path, layout: &Layout) -> Result<(State, Vec<f32>)> {
     let (state, envelope) = read_json(path)?;
     let mut params = read_checked(path, MODEL, &envelope, layout, &[""])?;
     Ok((state, params.pop().unwrap_or_default()))
+}
+
+/// As [`load_weights`], but the moving average of the weights.
+///
+/// # Errors
+/// As [`load`], and [`Error::Usage`] when the checkpoint has none.
+pub fn load_ema(path: &Path, layout: &Layout) -> Result<(State, Vec<f32>)> {
+    let (state, envelope) = read_json(path)?;
+    if !envelope.sha256.contains_key(EMA) {
+        return Err(Error::Usage(format!(
+            "{}: no averaged weights here; a run keeps them when it is trained with --set optimizer.ema_decay=0.999",
+            path.display()
+        )));
+    }
+    let mut ema = read_checked(path, EMA, &envelope, layout, &[""])?;
+    Ok((state, ema.pop().unwrap_or_default()))
 }
 
 /// Reads a checkpoint's state, and whether it is kept; does not look at the tensors.

@@ -29,9 +29,14 @@ fn state(step: u64) -> State {
     }
 }
 
-fn put(run: &Path, step: u64, kept: bool) -> PathBuf {
+/// Those of a run without a moving average.
+fn weights(step: u64) -> Weights {
     let [params, m, v] = [step, step + 1, step + 2].map(|seed| layout().init(seed));
-    save(run, &state(step), &layout(), &params, &m, &v, kept).unwrap()
+    Weights { params, m, v, ema: None, t: step }
+}
+
+fn put(run: &Path, step: u64, kept: bool) -> PathBuf {
+    save(run, &state(step), &layout(), &weights(step), kept).unwrap()
 }
 
 fn steps(run: &Path) -> Vec<u64> {
@@ -42,17 +47,16 @@ fn steps(run: &Path) -> Vec<u64> {
 fn round_trip_is_bit_for_bit() {
     let run = tempfile::tempdir().unwrap();
     let odd = [f32::MIN_POSITIVE / 8.0, -0.0, 1.0 / 3.0, f32::MAX];
-    let mut params = layout().init(1);
-    params[..4].copy_from_slice(&odd);
-    let (m, v) = (layout().init(2), layout().init(3));
-    let path = save(run.path(), &state(120), &layout(), &params, &m, &v, true).unwrap();
+    let mut weights = weights(120);
+    weights.params[..4].copy_from_slice(&odd);
+    let path = save(run.path(), &state(120), &layout(), &weights, true).unwrap();
     assert!(path.ends_with("checkpoints/step-000000120"));
     let back = load(&path, &layout()).unwrap();
     let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    assert_eq!(bits(&back.params), bits(&params));
-    assert_eq!((bits(&back.m), bits(&back.v)), (bits(&m), bits(&v)));
+    assert_eq!(bits(&back.weights.params), bits(&weights.params));
+    assert_eq!(back.weights, weights);
     assert_eq!((&back.state, back.kept), (&state(120), true));
-    assert_eq!(load_weights(&path, &layout()).unwrap(), (state(120), params));
+    assert_eq!(load_weights(&path, &layout()).unwrap(), (state(120), weights.params));
     assert_eq!(read_state(&path).unwrap(), (state(120), true));
     // The keys that scripts rely on.
     let json: serde_json::Value = serde_json::from_slice(&fs::read(path.join(STATE)).unwrap()).unwrap();
@@ -120,8 +124,10 @@ fn leftovers_of_interrupted_writes_are_ignored_and_removed() {
 fn a_failed_save_leaves_the_older_one() {
     let run = tempfile::tempdir().unwrap();
     put(run.path(), 10, false);
-    let short = [0.0; 3];
-    assert!(save(run.path(), &state(20), &layout(), &short, &short, &short, false).is_err());
+    let short = Weights::new(vec![0.0; 3], false);
+    assert!(save(run.path(), &state(20), &layout(), &short, false).is_err());
+    let short = Weights { ema: Some(vec![0.0; 3]), ..weights(20) };
+    assert!(save(run.path(), &state(20), &layout(), &short, false).is_err());
     assert_eq!(steps(run.path()), [10]);
     put(run.path(), 20, false);
     assert_eq!(steps(run.path()), [10, 20]);
@@ -183,6 +189,36 @@ fn damage_is_named_and_passed_over() {
     damaged(STATE, edit("\"step\": 20", "\"step\": -1"), &["-1"]);
     damaged(STATE, edit("\"step\": 20", "\"step\": 21"), &["step", "is 21"]);
     damaged(STATE, edit("\"kept\": false", "\"kept\": \"no\""), &["boolean"]);
+}
+
+/// The average is a file of its own: as exact, as carefully read, and missed where it is wanted.
+#[test]
+fn the_average_comes_back_or_is_missed() {
+    let run = tempfile::tempdir().unwrap();
+    let plain = put(run.path(), 10, true);
+    let error = load_ema(&plain, &layout()).unwrap_err().to_string();
+    assert!(error.contains("step-000000010") && error.contains("optimizer.ema_decay"), "{error}");
+    let weights = Weights { ema: Some(layout().init(9)), ..weights(20) };
+    let path = save(run.path(), &state(20), &layout(), &weights, true).unwrap();
+    assert_eq!(load(&path, &layout()).unwrap().weights, weights);
+    assert_eq!(load_ema(&path, &layout()).unwrap().1, layout().init(9));
+    assert_eq!(load_weights(&path, &layout()).unwrap().1, weights.params);
+    for change in [|b: &[u8]| Some(b[..b.len() - 4].to_vec()), |b: &[u8]| Some([b, &[0]].concat()), |_: &[u8]| None] {
+        let good = fs::read(path.join(EMA)).unwrap();
+        match change(&good) {
+            Some(bytes) => fs::write(path.join(EMA), bytes).unwrap(),
+            None => fs::remove_file(path.join(EMA)).unwrap(),
+        }
+        for error in [load(&path, &layout()).unwrap_err(), load_ema(&path, &layout()).unwrap_err()] {
+            assert!(error.to_string().contains("ema.safetensors"), "{error}");
+        }
+        assert_eq!(newest_good(run.path(), &layout()).unwrap().unwrap().0.state.step, 10);
+        fs::write(path.join(EMA), good).unwrap();
+    }
+    let mut flipped = fs::read(path.join(EMA)).unwrap();
+    *flipped.last_mut().unwrap() ^= 1;
+    fs::write(path.join(EMA), flipped).unwrap();
+    assert!(load_ema(&path, &layout()).unwrap_err().to_string().contains("sha256"));
 }
 
 #[test]

@@ -87,7 +87,7 @@ pub enum Event {
         epoch: u64,
         /// What it taught.
         objective: Objective,
-        /// Mean over the step's targets, before the update.
+        /// Mean -log p over the step's targets, before the update; without the z-loss, if the recipe has one.
         loss: f64,
         /// Learning rate of this step.
         lr: f64,

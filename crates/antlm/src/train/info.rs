@@ -114,6 +114,7 @@ impl Info {
 mod tests {
     use super::super::events::{Listener, LogWriter};
     use super::*;
+    use crate::train::step::Weights;
 
     #[test]
     fn reads_what_the_log_says() {
@@ -156,7 +157,7 @@ mod tests {
         log.sync().unwrap();
         let layout = antlm_nn::params::Layout::default();
         let state = checkpoint::State { step: 3, ..Default::default() };
-        checkpoint::save(run.path(), &state, &layout, &[], &[], &[], true).unwrap();
+        checkpoint::save(run.path(), &state, &layout, &Weights::new(Vec::new(), false), true).unwrap();
 
         let info = read(run.path()).unwrap();
         assert_eq!((info.step, info.steps, info.words_seen, info.finished), (3, 20, 600, false));

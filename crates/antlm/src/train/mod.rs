@@ -9,3 +9,4 @@ pub mod input;
 pub mod run;
 pub mod run_folder;
 pub mod step;
+pub mod tensorboard;

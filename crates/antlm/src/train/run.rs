@@ -74,7 +74,7 @@ pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
     // The recipe comes last: a folder with one is a run's.
     folder.write(run_folder::RECIPE, text.as_bytes())?;
     let params = model.init(recipe.seed);
-    let weights = Weights { m: vec![0.0; params.len()], v: vec![0.0; params.len()], params, t: 0 };
+    let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
     Run::open(recipe, model, prepared, folder, weights, &text)
 }
 
@@ -125,15 +125,19 @@ pub fn resume(out: &Path) -> Result<Run> {
     let found = checkpoint::newest_good(out, model.layout())?;
     let Some((saved, warnings)) = found else {
         let params = model.init(recipe.seed);
-        let weights = Weights { m: vec![0.0; params.len()], v: vec![0.0; params.len()], params, t: 0 };
+        let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
         return Run::open(recipe, model, prepared, folder, weights, &text);
     };
     let state = saved.state;
-    let weights = Weights { params: saved.params, m: saved.m, v: saved.v, t: state.optimizer_t };
-    let mut run = Run::open(recipe, model, prepared, folder, weights, &text)?;
+    let averaged = saved.weights.ema.is_some();
+    let mut run = Run::open(recipe, model, prepared, folder, saved.weights, &text)?;
     if state.hashes != run.hashes || state.seed != run.recipe.seed {
         let what = "belongs to another text, tokenizer, recipe or seed than this run's recipe.toml";
         return Err(Error::data(saved.path.join("state.json"), "hashes", what));
+    }
+    if averaged != (run.recipe.optimizer.ema_decay > 0.0) {
+        let what = "averaged weights are in one of checkpoint and recipe (optimizer.ema_decay) but not in the other";
+        return Err(Error::data(saved.path.join("state.json"), "sha256", what));
     }
     run.log = LogWriter::open(&out.join(run_folder::LOG), state.log_bytes)?;
     (run.step, run.seen, run.saved) = (state.step, state.seen, Some(state.step));
@@ -194,6 +198,11 @@ impl Run {
     /// The recipe as used.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
+    }
+
+    /// The run's folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Trains to the end of the schedule.
@@ -383,8 +392,7 @@ impl Run {
             precision: "f32".into(),
             device: "cpu".into(),
         };
-        let Weights { params, m, v, .. } = &self.weights;
-        let path = checkpoint::save(self.folder.path(), &state, self.model.layout(), params, m, v, kept)?;
+        let path = checkpoint::save(self.folder.path(), &state, self.model.layout(), &self.weights, kept)?;
         self.saved = Some(self.step);
         Ok(path)
     }

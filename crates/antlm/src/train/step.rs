@@ -4,6 +4,7 @@
 use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Dropout, Pool, Tape};
+use rayon::prelude::*;
 
 use crate::model::Model;
 use crate::objective::stream::{Order, Step};
@@ -13,7 +14,7 @@ use crate::text::dataset::Dataset;
 use crate::{Error, Result};
 
 /// The numbers that training changes.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
     /// Parameters, in the model's layout.
     pub params: Vec<f32>,
@@ -21,14 +22,45 @@ pub struct Weights {
     pub m: Vec<f32>,
     /// Second moments.
     pub v: Vec<f32>,
+    /// The moving average of the parameters, in the same layout, of a recipe with `optimizer.ema_decay`.
+    pub ema: Option<Vec<f32>>,
     /// Updates done.
     pub t: u64,
+}
+
+impl Weights {
+    /// These parameters before the first update: moments of 0, and an average that begins with them if it is wanted.
+    pub fn new(params: Vec<f32>, ema: bool) -> Weights {
+        let zeros = || vec![0.0; params.len()];
+        Weights { m: zeros(), v: zeros(), ema: ema.then(|| params.clone()), params, t: 0 }
+    }
+}
+
+/// One update of the moving average: every value moves (1 - `decay`) of its way to the parameter.
+fn average(ema: &mut [f32], params: &[f32], decay: f64) {
+    /// Values of a task. Each value stands alone, so the result does not depend on it.
+    const PIECE: usize = 65_536;
+    let part = (1.0 - decay) as f32;
+    ema.par_chunks_mut(PIECE).zip(params.par_chunks(PIECE)).for_each(|(ema, params)| {
+        for (e, p) in ema.iter_mut().zip(params) {
+            *e += part * (p - *e);
+        }
+    });
+}
+
+/// What training adds to the plain loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Regularizers {
+    /// Dropout, where the model has it.
+    pub dropout: Option<Dropout>,
+    /// Coefficient of the z-loss, which is in the gradient and not in the loss that is given back.
+    pub z_loss: f32,
 }
 
 /// What one step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// Mean -log p over the step's targets, before the update; 0 without targets.
+    /// Mean -log p over the step's targets, before the update and without z-loss; 0 without targets.
     pub loss: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
@@ -100,7 +132,7 @@ pub fn gradient_unless(
     model: &Model,
     params: &[f32],
     batches: &[Batch],
-    dropout: Option<Dropout>,
+    regularizers: Regularizers,
     grads: &mut [f32],
     pool: &mut Pool,
 ) -> Result<std::result::Result<(f64, u64, u64), i32>> {
@@ -112,8 +144,8 @@ pub fn gradient_unless(
         if let Some(signal) = cancel() {
             return Ok(Err(signal));
         }
-        let mut tape = Tape::new(params, Some(grads), dropout, pool)?;
-        let nll = model.loss(&mut tape, batch, weight)?;
+        let mut tape = Tape::new(params, Some(grads), regularizers.dropout, pool)?;
+        let nll = model.loss_with_z(&mut tape, batch, weight, regularizers.z_loss)?;
         tape.backward();
         sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
         rows += batch.ids.len() as u64;
@@ -129,12 +161,12 @@ pub fn gradient(
     model: &Model,
     params: &[f32],
     batches: &[Batch],
-    dropout: Option<Dropout>,
+    regularizers: Regularizers,
     grads: &mut [f32],
     pool: &mut Pool,
 ) -> Result<(f64, u64, u64)> {
     // Never asked to stop, so there is always a result.
-    Ok(gradient_unless(&|| None, model, params, batches, dropout, grads, pool)?.unwrap_or_default())
+    Ok(gradient_unless(&|| None, model, params, batches, regularizers, grads, pool)?.unwrap_or_default())
 }
 
 /// Everything a step needs besides the weights.
@@ -175,8 +207,9 @@ impl Stepper<'_> {
         let packing = Packing { recipe, objective: step.objective, rng: self.rng, step: step.index };
         let batches = packing.batches(data, segments.into_iter());
         let dropout = Some(Dropout { rng: self.rng, step: step.index });
+        let regularizers = Regularizers { dropout, z_loss: recipe.optimizer.z_loss as f32 };
         let (grads, pool) = (&mut self.grads, &mut self.pool);
-        let found = gradient_unless(cancel, self.model, &weights.params, &batches, dropout, grads, pool)?;
+        let found = gradient_unless(cancel, self.model, &weights.params, &batches, regularizers, grads, pool)?;
         let (loss, rows, targets) = match found {
             Ok(found) => found,
             Err(signal) => return Ok(Err(signal)),
@@ -189,9 +222,36 @@ impl Stepper<'_> {
         if targets > 0 {
             weights.t += 1;
             let update = Update { t: weights.t, lr, grad_scale: clip_coefficient(grad_norm, recipe.optimizer.clip) };
-            let Weights { params, m, v, .. } = weights;
+            let Weights { params, m, v, ema, .. } = weights;
             optimizer(recipe).step(self.model.layout(), params, &self.grads, m, v, update)?;
+            if let Some(ema) = ema {
+                average(ema, params, recipe.optimizer.ema_decay);
+            }
         }
         Ok(Ok(Outcome { loss, grad_norm, rows, targets, words }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_average_is_the_sum_of_the_weights_past() {
+        // More than one task's values, and updates enough to forget the beginning by 0.9^20.
+        let params =
+            |t: u32| -> Vec<f32> { (0..70_000).map(|i| (f64::from(i * (t + 3) % 97) / 97.0) as f32).collect() };
+        let mut ema = params(0);
+        for t in 1..=20 {
+            average(&mut ema, &params(t), 0.9);
+        }
+        let all: Vec<Vec<f32>> = (0..=20).map(params).collect();
+        for i in (0..70_000).step_by(997) {
+            let past = (1..=20).map(|t| 0.1 * 0.9f64.powi(20 - t) * f64::from(all[t as usize][i])).sum::<f64>();
+            let want = 0.9f64.powi(20) * f64::from(all[0][i]) + past;
+            assert!((f64::from(ema[i]) - want).abs() < 1e-6, "{i}: {} {want}", ema[i]);
+        }
+        average(&mut ema, &all[3], 0.0);
+        assert!(ema.iter().zip(&all[3]).all(|(e, p)| (e - p).abs() < 1e-7), "a decay of 0 is the weights");
     }
 }

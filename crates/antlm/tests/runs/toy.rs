@@ -32,6 +32,8 @@ impl Toy {
             "batch.segments=32",
             "batch.micro_tokens=200",
             "checkpoints.every=3",
+            "optimizer.ema_decay=0.9",
+            "optimizer.z_loss=0.001",
             "dev.max_segments=2",
         ];
         let recipe = Recipe::load("ltg-bert-tiny", &set.map(String::from)).unwrap();
@@ -82,7 +84,7 @@ impl Toy {
         let kept = kept(&whole);
         assert!(kept.len() == 2 && self::kept(&found) == kept, "{name}: {:?}", self::kept(&found));
         for folder in kept {
-            for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+            for file in ["model.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"] {
                 same(&Path::new("checkpoints").join(&folder).join(file));
             }
         }

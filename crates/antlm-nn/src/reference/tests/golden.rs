@@ -39,7 +39,7 @@ impl Golden<'_> {
             assert!((got - want).abs() < 1e-6, "{case}: {got} {want}"); // half a bit of an f32 below 16
         }
         let targets = self.numbers(&format!("{case}.targets"));
-        let loss = classifier_loss(&x, D, table, bias, &targets, 1.0 / rows.len() as f64).loss;
+        let loss = classifier_loss(&x, D, table, bias, &targets, 1.0 / rows.len() as f64, 0.0).loss;
         assert!((loss - self.floats(&format!("{case}.loss"))[0]).abs() < 1e-6, "{case}: {loss}");
     }
 }
