@@ -121,6 +121,13 @@ pub const KEYS: &[Key] = &[
     key("optimizer.eps", Number, None, "Added to the root of the second moment, above 0."),
     key("optimizer.weight_decay", Number, None, "Decoupled weight decay, 0 or more; norms and biases have none."),
     key("optimizer.clip", Number, None, "Largest norm of the whole gradient; `inf` for no clipping."),
+    key(
+        "optimizer.z_loss",
+        Number,
+        Some("0.0"),
+        "Coefficient of the squared log of the softmax's sum, added to the loss; 0 for none.",
+    ),
+    key("optimizer.ema_decay", Number, Some("0.0"), "Decay of a moving average of the weights, below 1; 0 for none."),
     key("learning_rate.curve", One(&["cosine", "linear", "constant"]), None, "Shape of the learning-rate curve."),
     key(
         "learning_rate.warmup",

@@ -228,7 +228,7 @@ fn quotes(line: &str) -> Cow<'_, str> {
     let (mut open, mut joined) = (false, true);
     for word in words {
         let mark = word == "\"";
-        if !joined && !(mark && open) {
+        if !(joined || mark && open) {
             out.push(' ');
         }
         out.push_str(word);
