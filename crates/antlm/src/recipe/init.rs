@@ -82,11 +82,11 @@ fn choose(words: u64) -> Choice {
             vocab_size: None,
             segments: None,
             why_size: if small {
-                "There is enough text for LTG-BERT's small size (27.7 M parameters). Without a GPU that takes days:\n\
-                 # \"antlm-mntp-2026-ltg-bert-xs\" is a third of it."
+                "There is enough text for LTG-BERT's small size (27.7 M parameters).\n\
+                 # \"antlm-mntp-2026-ltg-bert-xs\" is a third of it; `antlm bench` says how long a step takes here."
             } else {
-                "Some ten million words suit LTG-BERT's smallest size (8.5 M parameters). On a laptop it takes hours:\n\
-                 # \"antlm-mntp-ltg-bert-tiny\" gives a first impression within minutes of each epoch."
+                "Some ten million words suit LTG-BERT's smallest size (8.5 M parameters).\n\
+                 # \"antlm-mntp-ltg-bert-tiny\" is a sixth of it; `antlm bench` says how long a step takes here."
             },
             why_schedule: "Ten epochs, which is what BabyLM 2025 and 2026 allow: one causal, eight masked, one causal."
                 .into(),
@@ -106,8 +106,8 @@ fn choose(words: u64) -> Choice {
             _ => 4096,
         }),
         segments: Some(segments),
-        why_size: "The tiny LTG-BERT (1.4 M parameters at most) suits up to some million words and trains in minutes. \
-                   Larger\n# sizes take so large steps that a text of this size gives too few of them.",
+        why_size: "The tiny LTG-BERT, of 1.4 M parameters at most. Larger sizes take so large steps that a text of this\n\
+                   # size gives too few of them.",
         why_schedule: format!(
             "An epoch is about {} steps of {segments} segments. A block should have 100 to 150 at least to win back \
              what the one\n# before it wiped out: so {epochs} epoch{} at each end, and four times as many masked \
@@ -138,7 +138,7 @@ pub fn recipe(text: &[PathBuf], amount: Amount) -> Result<String> {
     } else {
         let Amount { files, documents, words } = amount;
         let [files, documents, words] = [files, documents, words].map(grouped);
-        out += &format!("# For {words} words in {documents} documents ({files} files).\n");
+        out += &format!("# For {words} words in {documents} documents, files: {files}.\n");
         if amount.words < 30_000 {
             out += "# That is very little: the model will learn which words are frequent, and hardly any grammar.\n";
         }
