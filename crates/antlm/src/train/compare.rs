@@ -80,7 +80,7 @@ pub fn runs(first: &Path, second: &Path) -> Result<Comparison> {
     let made_of = [made_of(&recipes[0]), made_of(&recipes[1])];
     let (recipe, data) = (differences(&settings), differences(&made_of));
 
-    let same = |key: &str| made_of[0].get(key).is_some() && made_of[0].get(key) == made_of[1].get(key);
+    let same = |key: &str| made_of[0].contains_key(key) && made_of[0].get(key) == made_of[1].get(key);
     // What decides the dev segments and their masks, beside the text.
     let chosen = |recipe: &Recipe| (recipe.seq_len, recipe.dev.max_segments, recipe.masking.clone());
     let comparable = same("text") && same("tokenizer") && chosen(&recipes[0]) == chosen(&recipes[1]);
