@@ -19,10 +19,9 @@ use toml::{Table, Value};
 /// # Errors
 /// [`Error::Recipe`] for what TOML cannot hold, as [`Recipe::to_toml`].
 pub fn entries(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
-    let place = "top level".to_owned();
     let unwritable = |error: toml::ser::Error| Error::Recipe {
         origin: recipe.name.clone(),
-        place: place.clone(),
+        place: "top level".to_owned(),
         what: error.to_string(),
     };
     let mut table = Table::try_from(recipe).map_err(unwritable)?;
