@@ -281,7 +281,7 @@ Examples:
 
 Without --json: the sentence's log-probability in nats, a tab, the sentence. With --json: a line per sentence,
   {\"text\":…,\"ids\":[…],\"logprobs\":[…],\"total\":…}
-with the framing tokens in `ids` and null where a token is not scored.")]
+with the framing tokens in `ids` and null where a token is not scored. Empty lines are no sentences and get no line.")]
 pub struct Score {
     /// The run's folder, or one of its checkpoints
     #[arg(value_name = "RUN")]
@@ -292,6 +292,9 @@ pub struct Score {
     /// Read the moving average of the weights (of a run trained with `--set optimizer.ema_decay=0.999`)
     #[arg(long)]
     pub ema: bool,
+    /// Leave out the note on a way of reading that was not trained
+    #[arg(long)]
+    pub quiet: bool,
     /// Print JSON lines with token ids and the log-probability of each token
     #[arg(long)]
     pub json: bool,

@@ -11,7 +11,7 @@ pub fn run(args: &Score, input: impl BufRead, out: &mut impl Write) -> anyhow::R
     super::use_threads(None)?;
     let mut scorer = if args.ema { Scorer::open_ema(&args.run)? } else { Scorer::open(&args.run)? };
     let backend = args.backend.map_or(scorer.last(), Into::into);
-    if !scorer.trained().contains(&backend) {
+    if !args.quiet && !scorer.trained().contains(&backend) {
         let trained: Vec<String> = scorer.trained().iter().map(ToString::to_string).collect();
         eprintln!(
             "antlm: note: this model was not trained to be read by {backend}, only by {}; its numbers mean little",

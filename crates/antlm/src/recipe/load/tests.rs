@@ -88,7 +88,8 @@ fn override_values_are_toml_or_text() {
 fn a_source_says_how_it_is_read() {
     use crate::text::{clean::Cleaning, corpus::DocumentRule, words};
     let load = |keys: &str| {
-        let text = format!("base = \"babyllama-tiny\"\n[[data]]\nname = \"a\"\npaths = [\"a\"]\n{keys}\n");
+        let text =
+            format!("name = \"mine\"\nbase = \"babyllama-tiny\"\n[[data]]\nname = \"a\"\npaths = [\"a\"]\n{keys}\n");
         Recipe::from_toml(&text, "mine")
     };
     let recipe =
