@@ -40,6 +40,11 @@ impl Progress {
         }
     }
 
+    /// What was done until now was no training.
+    pub fn pause(&mut self) {
+        self.speed.pause(Instant::now());
+    }
+
     /// A line that stays.
     fn say(&mut self, text: &str) {
         match &self.bar {
@@ -178,11 +183,18 @@ impl Preparing {
     }
 }
 
-impl Drop for Preparing {
-    fn drop(&mut self) {
+impl Preparing {
+    /// Takes the bar off the screen.
+    pub fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

@@ -16,7 +16,7 @@
 //!
 //! let folder = tempfile::tempdir().unwrap();
 //! let text = folder.path().join("text.txt");
-//! sample::write(3000, 1, &mut std::fs::File::create(&text).unwrap()).unwrap();
+//! sample::write(3000, 1, sample::Part::Train, &mut std::fs::File::create(&text).unwrap()).unwrap();
 //!
 //! // A built-in recipe, or the path of one; then keys to change, as `antlm train --set` does.
 //! let set = ["schedule=1 clm + 1 mntp", "seq_len=32", "model.layers=1", "model.hidden=32", "model.vocab_size=400"];
@@ -45,6 +45,7 @@
 //! ```
 
 pub mod bench;
+pub mod demo;
 pub mod error;
 pub mod eval;
 pub mod files;

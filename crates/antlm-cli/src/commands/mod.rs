@@ -2,12 +2,14 @@
 
 mod bench;
 mod completions;
+mod demo;
 mod diff;
 mod info;
 mod init;
 mod plan;
 mod prepare;
 mod recipes;
+mod sample_pairs;
 mod sample_text;
 mod score;
 mod train;
@@ -18,6 +20,7 @@ use crate::args::Command;
 pub fn run(command: Command) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match command {
+        Command::Demo(args) => demo::run(&args, &mut out),
         Command::Recipes(args) => recipes::run(&args, &mut out),
         Command::Init(args) => init::run(&args, &mut out),
         Command::Plan(args) => plan::run(&args, &mut out),
@@ -29,6 +32,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Diff(args) => diff::run(&args, &mut out),
         Command::Completions(args) => completions::run(&args, &mut out),
         Command::SampleText(args) => sample_text::run(&args, &mut out),
+        Command::SamplePairs(args) => sample_pairs::run(&args, &mut out),
     }
 }
 

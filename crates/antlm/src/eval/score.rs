@@ -134,7 +134,7 @@ impl Scorer {
 }
 
 /// Every token after the first, from what is left of it.
-fn causal(ids: &[u32]) -> Batch {
+pub(crate) fn causal(ids: &[u32]) -> Batch {
     let n = ids.len() as u32;
     Batch {
         ids: ids.to_vec(),

@@ -8,7 +8,8 @@ use crate::{Error, Result};
 use toml::{Table, Value};
 
 /// The files, in the order of [`names`].
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    include_str!("../../../../recipes/demo.toml"),
     include_str!("../../../../recipes/ltg-bert-tiny.toml"),
     include_str!("../../../../recipes/ltg-bert-xs.toml"),
     include_str!("../../../../recipes/ltg-bert-small.toml"),

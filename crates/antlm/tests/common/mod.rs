@@ -79,7 +79,7 @@ pub fn difference(x: &[f32], y: &[f32]) -> f32 {
 pub fn prepared(recipe: &Recipe, words: u64, folder: &Path) -> Prepared {
     let text = folder.join("text.txt");
     let mut file = std::fs::File::create(&text).unwrap();
-    antlm::text::sample::write(words, 7, &mut file).unwrap();
+    antlm::text::sample::write(words, 7, antlm::text::sample::Part::Train, &mut file).unwrap();
     let options = antlm::train::input::options(recipe, &[text], &[]).unwrap();
     prepare(&options, folder.join("prepared"), &mut |_| {}, &|| false).unwrap()
 }

@@ -38,7 +38,7 @@ impl Toy {
         ];
         let recipe = Recipe::load("ltg-bert-tiny", &set.map(String::from)).unwrap();
         let mut text = Vec::new();
-        antlm::text::sample::write(800, 5, &mut text).unwrap();
+        antlm::text::sample::write(800, 5, antlm::text::sample::Part::Train, &mut text).unwrap();
         let path = folder.path().join("text.txt");
         std::fs::write(&path, text).unwrap();
         let options = input::options(&recipe, &[path], &[]).unwrap();

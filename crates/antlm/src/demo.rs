@@ -1,0 +1,276 @@
+//! The demonstration: text of the sample grammar, four tiny models that differ in their objectives alone, and what each
+//! has learnt, asked by minimal pairs with every backend it was trained for.
+//!
+//! Everything lies in one folder, and what is there already is used again: a demonstration that was stopped goes on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use antlm_nn::rng::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::eval::score::{Scorer, causal};
+use crate::eval::trigram::Trigram;
+use crate::objective::{Backend, Batch, Objective};
+use crate::recipe::Recipe;
+use crate::text::prepare::{self, Prepared};
+use crate::text::sample::pairs::{self, Pair};
+use crate::text::sample::{self, Part};
+use crate::text::special::CLS;
+use crate::text::tokenizer::Tokenizer;
+use crate::train::events::{Event, Moment};
+use crate::train::step::Packing;
+use crate::train::{info, input, run, run_folder};
+use crate::{Error, Result, files};
+
+/// The models: the name of the folder, which is that of the recipe without `demo-`.
+pub const MODELS: [&str; 4] = ["clm", "mlm", "antlm", "antlm-mntp"];
+/// The name of the trigram model's row.
+pub const TRIGRAM: &str = "trigram";
+/// What the folder was made with, in the folder.
+const SETTINGS: &str = "demo.json";
+
+/// What decides the outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Version of antlm: another one may have another grammar.
+    pub antlm: String,
+    /// Words of training text.
+    pub words: u64,
+    /// Words of dev text.
+    pub dev_words: u64,
+    /// Minimal pairs of each phenomenon.
+    pub pairs: u32,
+    /// Seed of the text, the pairs and the models.
+    pub seed: u64,
+    /// Keys of the recipes that are not as built in.
+    pub set: Vec<String>,
+}
+
+impl Settings {
+    /// Those of `antlm demo`.
+    pub fn new(seed: u64) -> Settings {
+        let antlm = env!("CARGO_PKG_VERSION").into();
+        Settings { antlm, words: 60_000, dev_words: 3000, pairs: 100, seed, set: Vec::new() }
+    }
+}
+
+/// What has been done.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// The tokenizer and the tokens are being made.
+    Preparing(prepare::Progress),
+    /// A model trains; its number among [`MODELS`] and what happened.
+    Training(usize, &'a Event),
+    /// A model answers: its name, how it is read, pairs done and pairs in all.
+    Asking(&'a str, Backend, usize, usize),
+}
+
+/// What a model has learnt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// One of [`MODELS`], or [`TRIGRAM`].
+    pub name: String,
+    /// Its schedule; the trigram model has none.
+    pub schedule: Option<String>,
+    /// By backend: per cent of the pairs whose good sentence is the more probable one, of each phenomenon and on average
+    /// (`mean`).
+    pub pairs: BTreeMap<Backend, BTreeMap<String, f64>>,
+    /// By backend: the dev loss at the end, in nats per token that was asked for.
+    pub dev_loss: BTreeMap<Backend, f64>,
+    /// The masked backend's dev loss when the last masked block ended: what the block after it has to keep.
+    #[serde(skip)]
+    pub masked_before: Option<f64>,
+}
+
+/// The outcome: a row a model, the trigram model last.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The rows.
+    pub models: Vec<Row>,
+}
+
+/// Makes the demonstration in a folder, or goes on with it.
+///
+/// # Errors
+/// [`Error::Usage`] for a folder that holds something else, [`Error::Stopped`] when `cancel` gave a signal, and what
+/// training and scoring refuse.
+pub fn run(
+    dir: &Path,
+    settings: &Settings,
+    progress: &mut dyn FnMut(Progress<'_>) -> Result<()>,
+    cancel: &dyn Fn() -> Option<i32>,
+) -> Result<Report> {
+    let all = Text::write(dir, settings)?;
+    let mut models = Vec::new();
+    let mut text = None;
+    for (number, name) in MODELS.into_iter().enumerate() {
+        let folder = dir.join(name);
+        text = Some(train(dir, number, settings, progress, cancel)?);
+        let found = info::read(&folder)?;
+        let mut scorer = Scorer::open(&folder)?;
+        let mut row = Row::new(name, Some(found.schedule.clone()));
+        for backend in scorer.trained() {
+            let mut score = |sentence: &str| Ok(scorer.score(sentence, backend)?.total);
+            let mut asked =
+                |done, of| stopped(dir, cancel).and_then(|()| progress(Progress::Asking(name, backend, done, of)));
+            row.pairs.insert(backend, accuracies(&all.pairs, &mut score, &mut asked)?);
+            let of_backend = || found.dev.iter().filter(|dev| dev.backend == backend);
+            if let Some(dev) = of_backend().next_back() {
+                row.dev_loss.insert(backend, dev.loss);
+            }
+            if backend != Backend::Causal && found.schedule.contains('+') {
+                row.masked_before = of_backend().filter(|dev| dev.at == Moment::Block).nth_back(1).map(|dev| dev.loss);
+            }
+        }
+        models.push(row);
+    }
+    if let Some(prepared) = text {
+        models.push(trigram(&prepared, &all, settings)?);
+    }
+    Ok(Report { models })
+}
+
+/// The text of the demonstration, on disk, and its pairs.
+struct Text {
+    pairs: Vec<Vec<Pair>>,
+}
+
+impl Text {
+    fn write(dir: &Path, settings: &Settings) -> Result<Text> {
+        let file = dir.join(SETTINGS);
+        let wanted =
+            serde_json::to_string_pretty(settings).map_err(|e| Error::data(&file, "settings", e.to_string()))?;
+        match fs::read_to_string(&file) {
+            Ok(found) if found.trim_end() == wanted => {}
+            Ok(_) => {
+                let what = "holds a demonstration with another seed or of another version of antlm";
+                return Err(Error::Usage(format!("{}: {what}; give another --out, or remove it", dir.display())));
+            }
+            Err(_) => {
+                run_folder::check_new(dir)?;
+                fs::create_dir_all(dir).map_err(Error::io(dir))?;
+                files::write_atomic(&file, format!("{wanted}\n").as_bytes())?;
+            }
+        }
+        for (name, part, words) in
+            [("train.txt", Part::Train, settings.words), ("dev.txt", Part::Dev, settings.dev_words)]
+        {
+            let path = dir.join(name);
+            if !path.exists() {
+                let mut file = files::AtomicFile::create(&path)?;
+                sample::write(words, settings.seed, part, &mut file).map_err(Error::io(&path))?;
+                file.finish()?;
+            }
+        }
+        let pairs = pairs::write(settings.pairs, settings.seed);
+        let place = dir.join("pairs");
+        if pairs::phenomena().any(|uid| !place.join(format!("{uid}.jsonl")).exists()) {
+            // Nothing, or what an interrupted call left.
+            let _ = fs::remove_dir_all(&place);
+            pairs::save(&pairs, &place)?;
+        }
+        Ok(Text { pairs })
+    }
+}
+
+/// Trains a model, or goes on with it, or leaves it when it is done; gives back the text.
+fn train(
+    dir: &Path,
+    number: usize,
+    settings: &Settings,
+    progress: &mut dyn FnMut(Progress<'_>) -> Result<()>,
+    cancel: &dyn Fn() -> Option<i32>,
+) -> Result<Prepared> {
+    let name = MODELS[number];
+    let folder = dir.join(name);
+    let mut recipe = Recipe::load(&format!("demo-{name}"), &settings.set)?;
+    recipe.seed = settings.seed;
+    input::choose(&mut recipe, &[dir.join("train.txt")], &[dir.join("dev.txt")], None)?;
+    let options = input::options(&recipe, &[], &[])?;
+    let mut said = Ok(());
+    let mut preparing = |p| said = std::mem::replace(&mut said, Ok(())).and_then(|()| progress(Progress::Preparing(p)));
+    let prepared = prepare::prepare(&options, dir.join("prepared"), &mut preparing, &|| cancel().is_some());
+    said?;
+    stopped(dir, cancel)?;
+    let prepared = prepared?;
+    let begun = folder.join(run_folder::RECIPE).is_file();
+    if begun && info::read(&folder)?.finished {
+        return Ok(prepared);
+    }
+    let run = if begun { run::resume(&folder)? } else { run::create(&recipe, prepared, &folder)? };
+    let mut listener = |event: &Event| progress(Progress::Training(number, event));
+    run.train(&mut listener, cancel).map_err(|error| match error {
+        Error::Stopped { signal, .. } => Error::Stopped { signal, left: left(dir) },
+        error => error,
+    })?;
+    prepare::open(dir.join("prepared"), recipe.seq_len)
+}
+
+fn left(dir: &Path) -> String {
+    format!("saved; the same command goes on with {}", dir.display())
+}
+
+fn stopped(dir: &Path, cancel: &dyn Fn() -> Option<i32>) -> Result<()> {
+    cancel().map_or(Ok(()), |signal| Err(Error::Stopped { signal, left: left(dir) }))
+}
+
+/// Per cent of the pairs whose good sentence scores higher, by phenomenon and on average. A tie is not right.
+fn accuracies(
+    pairs: &[Vec<Pair>],
+    score: &mut dyn FnMut(&str) -> Result<f64>,
+    asked: &mut dyn FnMut(usize, usize) -> Result<()>,
+) -> Result<BTreeMap<String, f64>> {
+    let (mut done, of) = (0, pairs.iter().map(Vec::len).sum());
+    let mut found = BTreeMap::new();
+    for pairs in pairs {
+        let mut right = 0;
+        for pair in pairs {
+            right += u32::from(score(&pair.sentence_good)? > score(&pair.sentence_bad)?);
+            done += 1;
+            asked(done, of)?;
+        }
+        if let Some(pair) = pairs.first() {
+            found.insert(pair.uid.to_owned(), 100.0 * f64::from(right) / pairs.len() as f64);
+        }
+    }
+    let mean = found.values().sum::<f64>() / found.len().max(1) as f64;
+    found.insert("mean".into(), mean);
+    Ok(found)
+}
+
+/// The row of a trigram model on the same tokens.
+fn trigram(prepared: &Prepared, text: &Text, settings: &Settings) -> Result<Row> {
+    let recipe = Recipe::load("demo-clm", &settings.set)?;
+    let packing = Packing { recipe: &recipe, objective: Objective::Clm, rng: Rng::new(0), step: 0 };
+    let train = packing.batches(&prepared.train, 0..prepared.train.len());
+    let model = Trigram::new(prepared.train.vocab_size(), &train);
+    let mut row = Row::new(TRIGRAM, None);
+    let mut score = |sentence: &str| Ok(model.logprobs(&batch(&prepared.tokenizer, sentence)?).iter().sum());
+    row.pairs.insert(Backend::Causal, accuracies(&text.pairs, &mut score, &mut |_, _| Ok(()))?);
+    if let Some(dev) = &prepared.dev {
+        let batches = packing.batches(dev, 0..dev.len());
+        let logprobs: Vec<f64> = batches.iter().flat_map(|batch| model.logprobs(batch)).collect();
+        row.dev_loss.insert(Backend::Causal, -logprobs.iter().sum::<f64>() / logprobs.len().max(1) as f64);
+    }
+    Ok(row)
+}
+
+fn batch(tokenizer: &Tokenizer, sentence: &str) -> Result<Batch> {
+    let ids: Vec<u32> = std::iter::once(CLS).chain(tokenizer.encode(sentence)?).collect();
+    Ok(causal(&ids))
+}
+
+impl Row {
+    fn new(name: &str, schedule: Option<String>) -> Row {
+        Row { name: name.into(), schedule, pairs: BTreeMap::new(), dev_loss: BTreeMap::new(), masked_before: None }
+    }
+
+    /// The best mean accuracy of its backends.
+    pub fn best(&self) -> Option<(Backend, f64)> {
+        let means = self.pairs.iter().filter_map(|(&backend, found)| Some((backend, *found.get("mean")?)));
+        means.max_by(|a, b| a.1.total_cmp(&b.1))
+    }
+}
