@@ -9,7 +9,7 @@ fn set(assignments: &[&str]) -> Vec<String> {
 #[test]
 fn every_built_in_recipe_reads_and_writes_back() {
     let names = names();
-    assert_eq!(names.len(), 44);
+    assert_eq!(names.len(), 48);
     for name in &names {
         let recipe = Recipe::load(name, &[]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(&recipe.name, name);
