@@ -147,10 +147,8 @@ What to look at
 What to try next
   {antlm} demo --seed {} --out {dir}-2                         is the picture the same?
   {antlm} info {dir}/antlm                                   how each switch of the objective wipes out the other
-  {antlm} generate {dir}/antlm-mntp --prompt 'The girls'       let it write
-  {antlm} fill {dir}/antlm-mntp 'The girls near the box [MASK].'   ask it about both sides of a gap
-  {antlm} init --text YOUR-TEXTS                               a recipe for text of your own; then `{antlm} train recipe.toml`
-  docs/first-model.md                                          the same at a slower pace",
+  echo 'The girls near the box sleep.' | {antlm} score {dir}/antlm-mntp --json   word by word
+  {antlm} init --text YOUR-TEXTS                               a recipe for text of your own; then `{antlm} train recipe.toml`",
         percent(demo::TRIGRAM, causal),
         percent("clm", causal),
         percent("mlm", mlm),

@@ -10,9 +10,20 @@ fn help_is_there_for_every_command_and_teaches() {
     let help = antlm(folder.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(stdout(&help).contains("Exit codes"));
-    for command in
-        ["recipes", "plan", "prepare", "train", "info", "diff", "score", "bench", "sample-text", "completions"]
-    {
+    for command in [
+        "demo",
+        "recipes",
+        "plan",
+        "prepare",
+        "train",
+        "info",
+        "diff",
+        "score",
+        "bench",
+        "sample-text",
+        "sample-pairs",
+        "completions",
+    ] {
         assert!(stdout(&help).contains(command), "{command}");
         let help = antlm(folder.path(), &[command, "--help"]);
         assert_eq!(help.status.code(), Some(0), "{command}");
