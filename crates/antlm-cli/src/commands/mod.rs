@@ -3,6 +3,8 @@
 mod bench;
 mod completions;
 mod diff;
+mod fill;
+mod generate;
 mod info;
 mod init;
 mod plan;
@@ -10,6 +12,7 @@ mod prepare;
 mod recipes;
 mod sample_text;
 mod score;
+mod tokenize;
 mod train;
 
 use crate::args::Command;
@@ -25,6 +28,9 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(args) => train::run(&args, &mut out),
         Command::Info(args) => info::run(&args, &mut out),
         Command::Score(args) => score::run(&args, std::io::stdin().lock(), &mut out),
+        Command::Generate(args) => generate::run(&args, &mut out),
+        Command::Fill(args) => fill::run(&args, std::io::stdin().lock(), &mut out),
+        Command::Tokenize(args) => tokenize::run(&args, std::io::stdin().lock(), &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
         Command::Diff(args) => diff::run(&args, &mut out),
         Command::Completions(args) => completions::run(&args, &mut out),

@@ -11,14 +11,8 @@ fn agrees(seed: u64, pieces: &[usize], heads: usize, width: usize, relative: boo
     let scale = 1.0 / ((if relative { 3 } else { 1 } * width) as f32).sqrt();
     let positions = relative.then(|| flat.values[positions.range()].to_vec());
     let wide = positions.as_ref().map(|p| reference::widen(p));
-    let slow = reference::Attention {
-        d,
-        heads,
-        bounds: &[0, n as u32],
-        causal: true,
-        scale: f64::from(scale),
-        dropout: None,
-    };
+    let slow =
+        reference::Attention { d, heads, bounds: &[0, n as u32], causal: true, scale: f64::from(scale), dropout: None };
     let want = slow.forward(&flat.get(qkv), wide.as_deref());
 
     let (mut past, mut pool) = (Past::new(d, positions).unwrap(), Pool::default());
