@@ -6,6 +6,10 @@ use antlm::objective::Backend;
 use antlm::text::clean::Cleaning;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod read;
+
+pub use read::{Fill, Generate, Tokenize};
+
 /// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
 #[derive(Parser)]
 #[command(
@@ -19,6 +23,7 @@ A model of your own text:
   antlm train recipe.toml --out runs/first
   antlm info runs/first
   echo 'The dogs sleep.' | antlm score runs/first
+  antlm generate runs/first --prompt 'The dogs'
 
 Exit codes: 0 done; 2 wrong usage or input; 130 / 143 stopped by Ctrl-C / SIGTERM after saving; 1 anything else."
 )]
@@ -38,6 +43,9 @@ pub enum Command {
     Info(Info),
     Diff(Diff),
     Score(Score),
+    Generate(Generate),
+    Fill(Fill),
+    Tokenize(Tokenize),
     Bench(Bench),
     SampleText(SampleText),
     SamplePairs(SamplePairs),

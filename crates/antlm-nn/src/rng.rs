@@ -34,8 +34,10 @@ impl Stream {
     pub const ORDER: Stream = Stream(2);
     /// Which tokens are masked, and what replaces them: step = optimiser step, row = row within the whole step.
     pub const MASK: Stream = Stream(3);
-    /// Sampling of text.
+    /// The built-in sample text: step = document.
     pub const SAMPLE: Stream = Stream(4);
+    /// Text that a model generates: step = position in the text, row = which of several texts.
+    pub const GENERATE: Stream = Stream(5);
 
     /// Dropout at place `site` of a model (sites are numbered by the model, in order of use).
     pub const fn dropout(site: u32) -> Stream {

@@ -148,6 +148,8 @@ What to try next
   {antlm} demo --seed {} --out {dir}-2                         is the picture the same?
   {antlm} info {dir}/antlm                                   how each switch of the objective wipes out the other
   echo 'The girls near the box sleep.' | {antlm} score {dir}/antlm-mntp --json   word by word
+  {antlm} generate {dir}/antlm-mntp --prompt 'The girls'       let it write
+  {antlm} fill {dir}/antlm-mntp 'The girls near the box [MASK].'   ask it about both sides of a gap
   {antlm} init --text YOUR-TEXTS                               a recipe for text of your own; then `{antlm} train recipe.toml`",
         percent(demo::TRIGRAM, causal),
         percent("clm", causal),

@@ -4,6 +4,8 @@ mod bench;
 mod completions;
 mod demo;
 mod diff;
+mod fill;
+mod generate;
 mod info;
 mod init;
 mod plan;
@@ -12,6 +14,7 @@ mod recipes;
 mod sample_pairs;
 mod sample_text;
 mod score;
+mod tokenize;
 mod train;
 
 use crate::args::Command;
@@ -28,6 +31,9 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(args) => train::run(&args, &mut out),
         Command::Info(args) => info::run(&args, &mut out),
         Command::Score(args) => score::run(&args, std::io::stdin().lock(), &mut out),
+        Command::Generate(args) => generate::run(&args, &mut out),
+        Command::Fill(args) => fill::run(&args, std::io::stdin().lock(), &mut out),
+        Command::Tokenize(args) => tokenize::run(&args, std::io::stdin().lock(), &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
         Command::Diff(args) => diff::run(&args, &mut out),
         Command::Completions(args) => completions::run(&args, &mut out),

@@ -30,6 +30,14 @@ pub fn run(args: &Score, input: impl BufRead, out: &mut impl Write) -> anyhow::R
     Ok(())
 }
 
+/// A text that was given, or else the lines of the input.
+pub fn texts<'a>(given: Option<&str>, input: impl BufRead + 'a) -> Box<dyn Iterator<Item = Result<String>> + 'a> {
+    match given {
+        Some(text) => Box::new(std::iter::once(Ok(text.to_owned()))),
+        None => Box::new(sentences(input)),
+    }
+}
+
 /// The lines of the input without their ends; empty lines are skipped.
 fn sentences(input: impl BufRead) -> impl Iterator<Item = Result<String>> {
     let lines = input.split(b'\n').enumerate().map(|(number, line)| {

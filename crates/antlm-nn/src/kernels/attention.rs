@@ -49,14 +49,14 @@ pub struct Operands<'a> {
 
 /// A run of distances i - j with the same position row.
 #[derive(Clone, Copy, Debug)]
-struct Run {
+pub(super) struct Run {
     row: usize,
     low: i64,
     high: i64,
 }
 
 /// The runs for distances -(t - 1) ..= t - 1, from the largest distance (leftmost key) down.
-fn runs(t: usize) -> Vec<Run> {
+pub(super) fn runs(t: usize) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for r in (1 - t as i64..t as i64).rev() {
         let row = relative_row(r as i32);
@@ -216,7 +216,7 @@ impl<'a> Head<'a> {
 
 /// Calls `f(position row, keys)` for every run of keys in `0..seen` that query row `i` meets.
 #[inline(always)]
-fn for_runs(runs: &[Run], i: usize, seen: usize, mut f: impl FnMut(usize, Range<usize>)) {
+pub(super) fn for_runs(runs: &[Run], i: usize, seen: usize, mut f: impl FnMut(usize, Range<usize>)) {
     let (i, last) = (i as i64, seen as i64 - 1);
     for run in runs {
         let (from, to) = ((i - run.high).max(0), (i - run.low).min(last));

@@ -8,6 +8,7 @@ pub mod dropout;
 pub mod math;
 pub mod matmul;
 pub mod norm;
+pub mod past;
 pub mod rope;
 
 use rayon::prelude::*;

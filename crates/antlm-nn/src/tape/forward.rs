@@ -36,7 +36,7 @@ fn check_below(op: &'static str, what: &'static str, list: &[u32], limit: usize)
 impl Tape<'_> {
     /// Values must be this tape's and still there (`rope` takes one away), views must lie in the flat buffer, and
     /// neither may have width 0: rows without columns cannot be counted.
-    fn operands(&self, op: &'static str, acts: &[Option<Act>], views: &[Option<View>]) -> Result<()> {
+    pub(super) fn operands(&self, op: &'static str, acts: &[Option<Act>], views: &[Option<View>]) -> Result<()> {
         for act in acts.iter().flatten() {
             let there = self.values.get(act.id).is_some_and(|value| value.len() == act.rows * act.cols);
             check(there && act.cols > 0, op, "values of this tape that no rope has taken", format!("{act:?}"))?;

@@ -16,6 +16,7 @@ use crate::rng::Rng;
 
 mod backward;
 mod forward;
+mod past;
 
 use forward::check;
 

@@ -16,6 +16,7 @@ use proptest::test_runner::TestCaseError;
 mod adding;
 mod attention;
 mod dense;
+mod past;
 mod refused;
 mod rowwise;
 

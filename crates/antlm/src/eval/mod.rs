@@ -1,4 +1,10 @@
-//! Reading a trained model: log-probabilities of sentences, by every backend.
+//! Reading a trained model: log-probabilities of sentences by every backend, text from left to right, words for masks.
 
+pub mod fill;
+pub mod generate;
+pub mod open;
+pub mod sampling;
 pub mod score;
+#[cfg(test)]
+mod test_models;
 pub mod trigram;

@@ -1,32 +1,24 @@
 //! Log-probabilities of sentences, token by token: from the left (`causal`), or with one token masked at a time and
 //! read at the mask (`mlm`) or one row to its left (`mntp`). Only the opening mark frames a sentence.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use antlm_nn::params::Layout;
 use antlm_nn::tape::{Pool, Tape};
 use serde::Serialize;
 
-use crate::model::Model;
+use super::open::Trained;
 use crate::objective::{Backend, Batch};
-use crate::recipe::Recipe;
 use crate::text::special::{CLS, MASK};
-use crate::text::tokenizer::Tokenizer;
-use crate::train::checkpoint::{self, State};
-use crate::train::run_folder;
 use crate::{Error, Result};
 
 /// Rows of one forward pass: many masked copies of a sentence at once.
-const ROWS: usize = 4096;
+pub(super) const ROWS: usize = 4096;
 /// Tokens that a sentence may have. Masked scoring takes a copy a token, so its work grows with the square.
 pub const MOST_TOKENS: usize = 4096;
 
-/// A trained model, ready to be read.
+/// Reads a trained model sentence by sentence.
 pub struct Scorer {
-    recipe: Recipe,
-    model: Model,
-    tokenizer: Tokenizer,
-    params: Vec<f32>,
+    trained: Trained,
     pool: Pool,
 }
 
@@ -47,55 +39,32 @@ impl Scorer {
     /// Opens the newest checkpoint of a run, or the very checkpoint that is named.
     ///
     /// # Errors
-    /// A folder that is neither, a run without a checkpoint, damaged files.
+    /// As [`Trained::open`].
     pub fn open(path: &Path) -> Result<Scorer> {
-        Scorer::open_with(path, checkpoint::load_weights)
+        Ok(Scorer::new(Trained::open(path)?))
     }
 
     /// As [`Scorer::open`], but with the moving average of the weights (`optimizer.ema_decay`) in place of the weights.
     ///
     /// # Errors
-    /// As [`Scorer::open`], and [`Error::Usage`] for a checkpoint without an average.
+    /// As [`Trained::open_ema`].
     pub fn open_ema(path: &Path) -> Result<Scorer> {
-        Scorer::open_with(path, checkpoint::load_ema)
+        Ok(Scorer::new(Trained::open_ema(path)?))
     }
 
-    fn open_with(path: &Path, load: impl Fn(&Path, &Layout) -> Result<(State, Vec<f32>)>) -> Result<Scorer> {
-        let (run, one) = locate(path)?;
-        let file = run.join(run_folder::RECIPE);
-        let (recipe, _) = Recipe::read(&file)?;
-        let config = recipe.config();
-        let model = Model::new(&config)?;
-        let tokenizer_file = run.join(run_folder::TOKENIZER);
-        let tokenizer = Tokenizer::load(&tokenizer_file, Some(recipe.model.kind))?;
-        if tokenizer.vocab_size() != config.vocab_size {
-            let what = format!("{} tokens, but the model has {}", tokenizer.vocab_size(), config.vocab_size);
-            return Err(Error::data(tokenizer_file, "vocabulary", what));
-        }
-        let params = match one {
-            Some(folder) => load(&folder, model.layout())?.1,
-            // A damaged newest checkpoint is an error here: an older model would answer with other numbers.
-            None => match checkpoint::newest(&run)? {
-                Some(entry) => load(&entry.path, model.layout())?.1,
-                None => {
-                    let what =
-                        format!("{}: this run has no checkpoint yet; let it train to its first one", run.display());
-                    return Err(Error::Usage(what));
-                }
-            },
-        };
-        Ok(Scorer { recipe, model, tokenizer, params, pool: Pool::default() })
+    /// Of a model that is open.
+    pub fn new(trained: Trained) -> Scorer {
+        Scorer { trained, pool: Pool::default() }
     }
 
-    /// The backends that read what this model was trained for.
+    /// The backends that read what this model has been trained for so far.
     pub fn trained(&self) -> Vec<Backend> {
-        self.recipe.schedule.objectives().into_iter().map(|objective| objective.backend()).collect()
+        self.trained.trained()
     }
 
-    /// The backend of what was trained last.
+    /// The backend of what the run's last block teaches.
     pub fn last(&self) -> Backend {
-        let last = self.recipe.schedule.blocks().last().and_then(|block| block.what.pattern().last().copied());
-        last.map_or(Backend::Causal, |objective| objective.backend())
+        self.trained.last()
     }
 
     /// Scores one sentence.
@@ -104,21 +73,8 @@ impl Scorer {
     /// [`Error::Usage`] for more than [`MOST_TOKENS`] tokens, or when the model gives no number (its weights are broken).
     pub fn score(&mut self, text: &str, backend: Backend) -> Result<Score> {
         let mut ids = vec![CLS];
-        ids.extend(self.tokenizer.encode(text)?);
-        if ids.len() > MOST_TOKENS {
-            return Err(Error::Usage(format!("a sentence of {} tokens; at most {MOST_TOKENS} are scored", ids.len())));
-        }
-        let nll = match backend {
-            Backend::Causal => self.run(&causal(&ids))?,
-            Backend::Mlm | Backend::Mntp => {
-                let copies = (ROWS / ids.len()).max(1);
-                let mut nll = Vec::with_capacity(ids.len());
-                for start in (1..ids.len()).step_by(copies) {
-                    nll.extend(self.run(&masked(&ids, start..(start + copies).min(ids.len()), backend))?);
-                }
-                nll
-            }
-        };
+        ids.extend(self.trained.tokenizer.encode(text)?);
+        let nll = self.nll(&ids, backend)?;
         if let Some(bad) = nll.iter().position(|x| !x.is_finite()) {
             return Err(Error::Usage(format!("the model gives {} for token {} of {text:?}", nll[bad], bad + 1)));
         }
@@ -127,9 +83,28 @@ impl Scorer {
         Ok(Score { text: text.to_owned(), total: logprobs.iter().flatten().sum(), ids, logprobs })
     }
 
+    /// -log p of every token of `ids: [n]` after the first, which is the opening mark: `[n - 1]`.
+    pub(super) fn nll(&mut self, ids: &[u32], backend: Backend) -> Result<Vec<f32>> {
+        if ids.len() > MOST_TOKENS {
+            return Err(Error::Usage(format!("a sentence of {} tokens; at most {MOST_TOKENS} are scored", ids.len())));
+        }
+        match backend {
+            Backend::Causal => self.run(&causal(ids)),
+            Backend::Mlm | Backend::Mntp => {
+                let copies = (ROWS / ids.len()).max(1);
+                let mut nll = Vec::with_capacity(ids.len());
+                for start in (1..ids.len()).step_by(copies) {
+                    nll.extend(self.run(&masked(ids, start..(start + copies).min(ids.len()), backend))?);
+                }
+                Ok(nll)
+            }
+        }
+    }
+
     fn run(&mut self, batch: &Batch) -> Result<Vec<f32>> {
-        let mut tape = Tape::new(&self.params, None, None, &mut self.pool)?;
-        self.model.loss(&mut tape, batch, 0.0)
+        let Trained { model, params, .. } = &self.trained;
+        let mut tape = Tape::new(params, None, None, &mut self.pool)?;
+        model.loss(&mut tape, batch, 0.0)
     }
 }
 
@@ -159,19 +134,6 @@ fn masked(ids: &[u32], positions: std::ops::Range<usize>, backend: Backend) -> B
         batch.bounds.push((start + n) as u32);
     }
     batch
-}
-
-/// The run that a path names, and the checkpoint if it names one.
-fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
-    let run = path.parent().and_then(Path::parent);
-    if let Some(run) = run
-        && path.join("state.json").is_file()
-        && run.join(run_folder::RECIPE).is_file()
-    {
-        return Ok((run.to_owned(), Some(path.to_owned())));
-    }
-    run_folder::check_run(path)?;
-    Ok((path.to_owned(), None))
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use antlm_nn::Result;
+use antlm_nn::kernels::past::Past;
 use antlm_nn::kernels::rope::Table;
 use antlm_nn::params::{Init, Layout, View};
 use antlm_nn::tape::{Act, Attention, Tape};
 
-use super::{Config, Rows};
+use super::{Cache, Config, Rows};
 use crate::text::special::PAD;
 
 /// Rotary base.
@@ -98,6 +99,43 @@ impl Llama {
             x = tape.linear(z, layer.down, None, Some(x))?;
         }
         let x = tape.gather(x, &rows.picked)?; // [m, d]
+        tape.rms_norm(x, self.norm, eps)
+    }
+    pub(super) fn cache(&self) -> Result<Cache> {
+        let layers = self.layers.iter().map(|_| Past::new(self.config.hidden, None)).collect::<Result<_>>()?;
+        Ok(Cache { layers, turns: Arc::new(Table::default()) })
+    }
+
+    /// As `hidden`, causal, for rows that follow those in the cache.
+    pub(super) fn hidden_next(
+        &self,
+        tape: &mut Tape<'_>,
+        ids: &Arc<[u32]>,
+        picked: &Arc<[u32]>,
+        cache: &mut Cache,
+    ) -> Result<Act> {
+        let c = &self.config;
+        let (eps, width) = (c.norm_eps as f32, c.hidden / c.heads);
+        let scale = 1.0 / (width as f32).sqrt();
+        let (first, end) = (cache.rows(), cache.rows() + ids.len());
+        if cache.turns.width() != width || cache.turns.positions() < end {
+            cache.turns = Arc::new(Table::new(end.next_power_of_two(), width, THETA));
+        }
+        let positions: Arc<[u32]> = (first as u32..end as u32).collect();
+
+        let mut x = tape.embedding(ids, self.embed)?; // [n, d]
+        for (layer, past) in self.layers.iter().zip(&mut cache.layers) {
+            let y = tape.rms_norm(x, layer.input_norm, eps)?;
+            let qkv = tape.linear(y, layer.qkv, None, None)?; // [n, 3 d]
+            let qkv = tape.rope(qkv, &cache.turns, c.heads, &positions)?;
+            let o = tape.attention_over(qkv, c.heads, scale, past)?;
+            x = tape.linear(o, layer.out, None, Some(x))?;
+            let y = tape.rms_norm(x, layer.post_norm, eps)?;
+            let gate_up = tape.linear(y, layer.gate_up, None, None)?; // [n, 2 I]
+            let z = tape.swiglu(gate_up)?; // [n, I]
+            x = tape.linear(z, layer.down, None, Some(x))?;
+        }
+        let x = tape.gather(x, picked)?; // [m, d]
         tape.rms_norm(x, self.norm, eps)
     }
 }

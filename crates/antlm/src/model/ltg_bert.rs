@@ -1,13 +1,17 @@
 //! LTG-BERT (Samuel et al., 2023, "Trained on 100 million words and still in shape"): an encoder with extra norms,
 //! GEGLU and relative positions in disentangled attention, as models.md section 2 of the specification states it.
 
+use std::sync::Arc;
+
 use antlm_nn::Result;
 use antlm_nn::kernels::dropout::Rows as DropRows;
+use antlm_nn::kernels::past::Past;
+use antlm_nn::kernels::rope::Table;
 use antlm_nn::params::{Init, Layout, View};
 use antlm_nn::relative::RELATIVE_ROWS;
 use antlm_nn::tape::{Act, Attention, Drop, Norm, Tape};
 
-use super::{Config, Rows};
+use super::{Cache, Config, Rows};
 
 /// The tensors of one LTG-BERT.
 #[derive(Clone, Debug)]
@@ -122,5 +126,49 @@ impl LtgBert {
         let y = tape.gelu(y)?;
         let drop = hidden_drop(1 + SITES * self.layers.len() as u32, DropRows::Picked(rows.first, rows.picked.clone()));
         tape.layer_norm(y, &Norm { drop, ..plain })
+    }
+    pub(super) fn cache(&self, tape: &mut Tape<'_>) -> Result<Cache> {
+        let norm = Norm { eps: self.config.norm_eps as f32, affine: Some(self.relative_norm), ..Norm::default() };
+        let relative = tape.param(self.relative)?;
+        let relative = tape.layer_norm(relative, &norm)?; // [63, d]
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for layer in &self.layers {
+            let positions = tape.linear(relative, layer.qk.0, Some(layer.qk.1), None)?; // [63, 2 d]
+            layers.push(Past::new(self.config.hidden, Some(tape.value(positions).to_vec()))?);
+        }
+        Ok(Cache { layers, turns: Arc::new(Table::default()) })
+    }
+
+    /// As `hidden`, causal and without dropout, for rows that follow those in the cache.
+    pub(super) fn hidden_next(
+        &self,
+        tape: &mut Tape<'_>,
+        ids: &Arc<[u32]>,
+        picked: &Arc<[u32]>,
+        cache: &mut Cache,
+    ) -> Result<Act> {
+        let c = &self.config;
+        let eps = c.norm_eps as f32;
+        let plain = Norm { eps, ..Norm::default() };
+        let scale = 1.0 / (3.0 * (c.hidden / c.heads) as f32).sqrt();
+
+        let x = tape.embedding(ids, self.word)?;
+        let mut x = tape.layer_norm(x, &plain)?; // [n, d]
+        for (layer, past) in self.layers.iter().zip(&mut cache.layers) {
+            let y = tape.layer_norm(x, &plain)?;
+            let qkv = tape.linear(y, layer.qkv.0, Some(layer.qkv.1), None)?; // [n, 3 d]
+            let o = tape.attention_over(qkv, c.heads, scale, past)?;
+            let o = tape.linear(o, layer.out.0, Some(layer.out.1), None)?;
+            x = tape.layer_norm(o, &Norm { affine: Some(layer.post_norm), residual: Some(x), ..plain.clone() })?;
+            let y = tape.layer_norm(x, &plain)?;
+            let ug = tape.linear(y, layer.up, None, None)?; // [n, 2 I]
+            let z = tape.geglu_norm(ug, eps)?; // [n, I]
+            x = tape.linear(z, layer.down, None, Some(x))?;
+        }
+        let x = tape.gather(x, picked)?; // [m, d]
+        let y = tape.layer_norm(x, &plain)?;
+        let y = tape.linear(y, self.head.0, Some(self.head.1), None)?;
+        let y = tape.gelu(y)?;
+        tape.layer_norm(y, &plain)
     }
 }

@@ -1,5 +1,6 @@
 //! One file an architecture: configuration and forward pass. Tensor names are the Hub's names; no files here.
 
+pub mod cache;
 pub mod config;
 pub mod llama;
 pub mod ltg_bert;
@@ -11,6 +12,7 @@ use antlm_nn::tape::{Act, Tape};
 
 use crate::objective::Batch;
 use crate::{Error, Result};
+pub use cache::Cache;
 pub use config::{Config, Kind};
 use llama::Llama;
 use ltg_bert::LtgBert;
@@ -129,6 +131,16 @@ impl Model {
             Model::LtgBert(m) => m.hidden(tape, rows)?,
             Model::Llama(m) => m.hidden(tape, rows)?,
         })
+    }
+
+    /// Logits at the picked rows: `[m, V]`.
+    ///
+    /// # Errors
+    /// The engine's, for ids or rows outside their range.
+    pub fn logits(&self, tape: &mut Tape<'_>, rows: &Rows) -> Result<Act> {
+        let hidden = self.hidden(tape, rows)?;
+        let (table, bias) = self.output();
+        Ok(tape.linear(hidden, table, bias, None)?)
     }
 
     /// -log p of every target of the batch in nats, `[m]`. Each counts `weight` times in the gradient.

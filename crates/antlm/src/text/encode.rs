@@ -32,6 +32,13 @@ impl Cache {
         Cache { splitter: Splitter::new(), ids: HashMap::new(), chars: String::new() }
     }
 
+    /// How many pieces a text that `with_prefix` made, or a part of one, is cut into.
+    pub(crate) fn pieces(&self, text: &str) -> usize {
+        let mut pieces = 0;
+        self.splitter.each(text, |_| pieces += 1);
+        pieces
+    }
+
     /// Appends the ids of a text that `with_prefix` made, or of a part of it that `parts` cut.
     pub(crate) fn encode(&mut self, tokenizer: &Tokenizer, text: &str, out: &mut Vec<u16>) -> Result<()> {
         let Cache { splitter, ids, chars } = self;

@@ -16,4 +16,5 @@ pub mod shards;
 pub mod source;
 pub mod special;
 pub mod tokenizer;
+pub mod tokens;
 pub mod words;

@@ -280,14 +280,22 @@ impl Tokenizer {
     /// become U+FFFD. The space before the first word stays.
     pub fn decode(&self, ids: &[u32]) -> String {
         let mut bytes = Vec::new();
-        for &id in ids {
-            match self.tokens.get(id as usize) {
-                Some(token) if id >= FIRST_ORDINARY => bytes.extend(token.chars().map(|c| CHAR_BYTES[&c])),
-                Some(name) => bytes.extend(name.bytes()),
-                None => bytes.extend("\u{fffd}".bytes()),
-            }
-        }
+        ids.iter().for_each(|&id| self.push_bytes(id, &mut bytes));
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The name of a token in tokenizer.json: `Ġthe` for the word ` the`.
+    pub fn token(&self, id: u32) -> Option<&str> {
+        self.tokens.get(id as usize).map(String::as_str)
+    }
+
+    /// Appends the bytes of one token, which need not be whole characters; see [`decode`](Self::decode).
+    pub fn push_bytes(&self, id: u32, bytes: &mut Vec<u8>) {
+        match self.tokens.get(id as usize) {
+            Some(token) if id >= FIRST_ORDINARY => bytes.extend(token.chars().map(|c| CHAR_BYTES[&c])),
+            Some(name) => bytes.extend(name.bytes()),
+            None => bytes.extend("\u{fffd}".bytes()),
+        }
     }
 }
 
