@@ -48,6 +48,7 @@ pub mod bench;
 pub mod error;
 pub mod eval;
 pub mod files;
+pub mod hub;
 pub mod model;
 pub mod objective;
 pub mod recipe;

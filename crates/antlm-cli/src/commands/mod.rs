@@ -3,6 +3,8 @@
 mod bench;
 mod completions;
 mod diff;
+mod export;
+mod import;
 mod info;
 mod init;
 mod plan;
@@ -25,6 +27,8 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(args) => train::run(&args, &mut out),
         Command::Info(args) => info::run(&args, &mut out),
         Command::Score(args) => score::run(&args, std::io::stdin().lock(), &mut out),
+        Command::Export(args) => export::run(&args, &mut out),
+        Command::Import(args) => import::run(&args, &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
         Command::Diff(args) => diff::run(&args, &mut out),
         Command::Completions(args) => completions::run(&args, &mut out),

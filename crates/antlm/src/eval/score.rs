@@ -1,9 +1,8 @@
 //! Log-probabilities of sentences, token by token: from the left (`causal`), or with one token masked at a time and
 //! read at the mask (`mlm`) or one row to its left (`mntp`). Only the opening mark frames a sentence.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use antlm_nn::params::Layout;
 use antlm_nn::tape::{Pool, Tape};
 use serde::Serialize;
 
@@ -12,8 +11,7 @@ use crate::objective::{Backend, Batch};
 use crate::recipe::Recipe;
 use crate::text::special::{CLS, MASK};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::checkpoint::{self, State};
-use crate::train::run_folder;
+use crate::train::trained::{self, Trained, Weights};
 use crate::{Error, Result};
 
 /// Rows of one forward pass: many masked copies of a sentence at once.
@@ -49,7 +47,7 @@ impl Scorer {
     /// # Errors
     /// A folder that is neither, a run without a checkpoint, damaged files.
     pub fn open(path: &Path) -> Result<Scorer> {
-        Scorer::open_with(path, checkpoint::load_weights)
+        Scorer::open_with(path, Weights::Last)
     }
 
     /// As [`Scorer::open`], but with the moving average of the weights (`optimizer.ema_decay`) in place of the weights.
@@ -57,33 +55,11 @@ impl Scorer {
     /// # Errors
     /// As [`Scorer::open`], and [`Error::Usage`] for a checkpoint without an average.
     pub fn open_ema(path: &Path) -> Result<Scorer> {
-        Scorer::open_with(path, checkpoint::load_ema)
+        Scorer::open_with(path, Weights::Average)
     }
 
-    fn open_with(path: &Path, load: impl Fn(&Path, &Layout) -> Result<(State, Vec<f32>)>) -> Result<Scorer> {
-        let (run, one) = locate(path)?;
-        let file = run.join(run_folder::RECIPE);
-        let (recipe, _) = Recipe::read(&file)?;
-        let config = recipe.config();
-        let model = Model::new(&config)?;
-        let tokenizer_file = run.join(run_folder::TOKENIZER);
-        let tokenizer = Tokenizer::load(&tokenizer_file, Some(recipe.model.kind))?;
-        if tokenizer.vocab_size() != config.vocab_size {
-            let what = format!("{} tokens, but the model has {}", tokenizer.vocab_size(), config.vocab_size);
-            return Err(Error::data(tokenizer_file, "vocabulary", what));
-        }
-        let params = match one {
-            Some(folder) => load(&folder, model.layout())?.1,
-            // A damaged newest checkpoint is an error here: an older model would answer with other numbers.
-            None => match checkpoint::newest(&run)? {
-                Some(entry) => load(&entry.path, model.layout())?.1,
-                None => {
-                    let what =
-                        format!("{}: this run has no checkpoint yet; let it train to its first one", run.display());
-                    return Err(Error::Usage(what));
-                }
-            },
-        };
+    fn open_with(path: &Path, weights: Weights) -> Result<Scorer> {
+        let Trained { recipe, model, tokenizer, params, .. } = trained::open(path, weights)?;
         Ok(Scorer { recipe, model, tokenizer, params, pool: Pool::default() })
     }
 
@@ -159,19 +135,6 @@ fn masked(ids: &[u32], positions: std::ops::Range<usize>, backend: Backend) -> B
         batch.bounds.push((start + n) as u32);
     }
     batch
-}
-
-/// The run that a path names, and the checkpoint if it names one.
-fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
-    let run = path.parent().and_then(Path::parent);
-    if let Some(run) = run
-        && path.join("state.json").is_file()
-        && run.join(run_folder::RECIPE).is_file()
-    {
-        return Ok((run.to_owned(), Some(path.to_owned())));
-    }
-    run_folder::check_run(path)?;
-    Ok((path.to_owned(), None))
 }
 
 #[cfg(test)]
