@@ -6,6 +6,8 @@ EXPECTED.json is written by `cargo xtask check-export`: texts, ids, logits, loss
 Prints what was checked, and ends with 1 and a line for each check that failed.
 """
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -21,7 +23,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM,
-                          AutoModelForSequenceClassification, AutoTokenizer)
+                          AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer)
 
 TOLERANCE = 1e-4
 EXPORT, EXPECTED = sys.argv[1], json.load(open(sys.argv[2], encoding="utf-8"))
@@ -222,6 +224,17 @@ def check_tokenizer(tokenizer):
     return len(EXPECTED["strings"]), plain
 
 
+def check_card():
+    """The Python in the model card runs as it stands there."""
+    text = open(os.path.join(EXPORT, "README.md"), encoding="utf-8").read()
+    code = text.split("```python\n")[1].split("```")[0]
+    os.chdir(os.path.dirname(EXPORT))
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(code, "README.md", "exec"), {})
+    check("README.md", len(said.getvalue().splitlines()) >= 2, said.getvalue())
+
+
 def main():
     shutil.rmtree(SCRATCH, ignore_errors=True)
     print(f"{os.path.basename(EXPORT)}: transformers {transformers.__version__}, torch {torch.__version__}")
@@ -233,6 +246,8 @@ def main():
     strings, plain = check_tokenizer(tokenizer)
     tokenizer.save_pretrained(os.path.join(SCRATCH, "tokenizer"))
     check_tokenizer(AutoTokenizer.from_pretrained(os.path.join(SCRATCH, "tokenizer")))
+    processor = AutoProcessor.from_pretrained(EXPORT, trust_remote_code=True)  # what the BabyLM pipelines load
+    check("AutoProcessor", processor.is_fast and processor("The dogs")["input_ids"] == tokenizer("The dogs")["input_ids"])
     print(f"  tokenizer: {strings} strings equal in ids and offsets ({plain} of them also with special tokens parsed)")
 
     ids, mask = pad(EXPECTED["ids"], 3, "left")
@@ -303,6 +318,7 @@ def main():
             worst = compare_logits("is_causal = False", both, EXPECTED["bidirectional"])
             print(f"  is_causal = False: logits within {worst:.1e}")
 
+    check_card()
     for line in failures:
         print(f"FAILED {line}", file=sys.stderr)
     sys.exit(1 if failures else 0)

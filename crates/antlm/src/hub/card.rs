@@ -108,7 +108,7 @@ fn loading(trained: &Trained, reading: &Reading, title: &str) -> String {
     let place = if next { "place - 1" } else { "place" };
     let mut text = format!(
         "## Loading\n\nWith transformers 4.51 to 5.x. `path` is this folder, or its repository on the Hub.\n\n```python\n\
-         import torch\nfrom transformers import AutoTokenizer, AutoModelForCausalLM, AutoModelForMaskedLM\n\n\
+         from transformers import AutoTokenizer, AutoModelForCausalLM, AutoModelForMaskedLM\n\n\
          path = \"{title}\"\ntokenizer = AutoTokenizer.from_pretrained(path{causal})\n\n\
          # From the left.\n\
          model = AutoModelForCausalLM.from_pretrained(path{causal})\n\
