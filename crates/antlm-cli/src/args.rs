@@ -36,6 +36,7 @@ pub enum Command {
     Score(Score),
     Export(Export),
     Import(Import),
+    Push(Push),
     Bench(Bench),
     SampleText(SampleText),
     Completions(Completions),
@@ -363,6 +364,37 @@ pub struct Import {
     /// The new folder
     #[arg(long, value_name = "RUN")]
     pub out: PathBuf,
+    /// Print nothing but errors
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Upload an exported folder to the Hugging Face Hub
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm push antlm-first --repo me/antlm-first --dry-run
+  antlm push antlm-first --repo me/antlm-first                  one export, to the branch main
+  antlm push antlm-first-milestones --repo me/antlm-first       each milestone to a branch of its name
+The repository is made if it is not there. Files of the same names are replaced, others stay. The token is read from
+HF_TOKEN, the file HF_TOKEN_PATH, or `token` in HF_HOME (~/.cache/huggingface), where `hf auth login` puts it; it is never
+printed. Uploading needs a build with `--features hub`; --dry-run does not.")]
+pub struct Push {
+    /// What `antlm export` wrote
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The repository, without a dot in its name
+    #[arg(long, value_name = "OWNER/NAME")]
+    pub repo: String,
+    /// A repository that is made for it is private
+    #[arg(long)]
+    pub private: bool,
+    /// Only list what would be uploaded
+    #[arg(long)]
+    pub dry_run: bool,
     /// Print nothing but errors
     #[arg(long)]
     pub quiet: bool,

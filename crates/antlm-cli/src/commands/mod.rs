@@ -9,6 +9,7 @@ mod info;
 mod init;
 mod plan;
 mod prepare;
+mod push;
 mod recipes;
 mod sample_text;
 mod score;
@@ -29,6 +30,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Score(args) => score::run(&args, std::io::stdin().lock(), &mut out),
         Command::Export(args) => export::run(&args, &mut out),
         Command::Import(args) => import::run(&args, &mut out),
+        Command::Push(args) => push::run(&args, &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
         Command::Diff(args) => diff::run(&args, &mut out),
         Command::Completions(args) => completions::run(&args, &mut out),

@@ -10,9 +10,21 @@ fn help_is_there_for_every_command_and_teaches() {
     let help = antlm(folder.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(stdout(&help).contains("Exit codes"));
-    for command in
-        ["recipes", "plan", "prepare", "train", "info", "diff", "score", "bench", "sample-text", "completions"]
-    {
+    for command in [
+        "recipes",
+        "plan",
+        "prepare",
+        "train",
+        "info",
+        "diff",
+        "score",
+        "export",
+        "import",
+        "push",
+        "bench",
+        "sample-text",
+        "completions",
+    ] {
         assert!(stdout(&help).contains(command), "{command}");
         let help = antlm(folder.path(), &[command, "--help"]);
         assert_eq!(help.status.code(), Some(0), "{command}");
@@ -38,6 +50,11 @@ fn wrong_usage_is_2() {
         &["bench", "ltg-bert-tiny", "--objective", "clm", "--precision", "f7"],
         &["bench", "ltg-bert-tiny", "--objective", "clm", "--batch", "0"],
         &["diff", "a"],
+        &["export", "run"],
+        &["export", "run", "--out", "x", "--milestones", "--checkpoint", "step-1"],
+        &["import", "x"],
+        &["push", "x"],
+        &["train", "--resume", "c", "--init", "d"],
         &["completions"],
         &["completions", "teletype"],
         &["sample-text", "--out", "x"],

@@ -4,6 +4,7 @@ pub mod card;
 pub mod config;
 pub mod export;
 pub mod import;
+pub mod push;
 
 pub use export::{Options, Which, export};
 pub use import::import;
