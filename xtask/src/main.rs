@@ -1,6 +1,7 @@
 //! `cargo xtask`: the checks that every change has to pass besides the tests, and the measurements.
 
 mod bench;
+mod check_export;
 mod dev_table;
 mod floors;
 mod licences;
@@ -47,6 +48,7 @@ enum Chore {
     },
     Bench(bench::Options),
     DevTable(dev_table::Options),
+    CheckExport(check_export::Options),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +82,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::RecipeReference { check: true } => recipe_reference::check(&root),
         Chore::RecipeReference { check: false } => recipe_reference::write(&root),
         Chore::Bench(options) => bench::run(&root, &options),
+        Chore::CheckExport(options) => check_export::run(&root, &options),
         Chore::DevTable(options) => dev_table::run(&root, &options),
     }
 }
@@ -95,8 +98,8 @@ fn format(root: &Path) -> Result<()> {
 }
 
 fn clippy(root: &Path) -> Result<()> {
-    // The default build, and the one that is released.
-    for features in ["", "antlm-cli/parquet"] {
+    // The default build, and the one with everything.
+    for features in ["", "antlm-cli/parquet,antlm-cli/hub"] {
         let args =
             ["clippy", "--workspace", "--all-targets", "--locked", "--features", features, "--", "-D", "warnings"];
         cargo(root, &args)?;

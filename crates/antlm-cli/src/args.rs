@@ -46,6 +46,9 @@ pub enum Command {
     Generate(Generate),
     Fill(Fill),
     Tokenize(Tokenize),
+    Export(Export),
+    Import(Import),
+    Push(Push),
     Bench(Bench),
     SampleText(SampleText),
     SamplePairs(SamplePairs),
@@ -248,6 +251,9 @@ pub struct Train {
     /// Text for the dev loss (default: 1 % of the documents, chosen by their content)
     #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub dev: Option<PathBuf>,
+    /// Start from the weights of a run, a checkpoint or an imported model, with its tokenizer; the recipe must have its sizes
+    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
+    pub init: Option<PathBuf>,
     /// Seed of all random numbers (default: the recipe's)
     #[arg(long, value_name = "N", conflicts_with = "resume")]
     pub seed: Option<u64>,
@@ -342,6 +348,103 @@ pub struct Score {
     #[arg(long)]
     pub quiet: bool,
     /// Print JSON lines with token ids and the log-probability of each token
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Write a checkpoint as a folder for the Hugging Face Hub, which transformers loads
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm export runs/first --out antlm-first
+  antlm export runs/first --checkpoint step-500 --ema --license mit --out antlm-first-500
+  antlm export runs/first --milestones --out antlm-first-milestones
+Then, in Python (transformers 4.51 to 5.x):
+  AutoModelForCausalLM.from_pretrained('antlm-first', trust_remote_code=True)     from the left
+  AutoModelForMaskedLM.from_pretrained('antlm-first', trust_remote_code=True)     from both sides
+The folder holds config.json, model.safetensors, generation_config.json, the tokenizer, remote code of our own, the recipe
+and a model card; it is complete or absent. A Llama needs the remote code only to be read from both sides. A folder on
+disk has no revisions (transformers ignores them there), so every milestone gets a folder of its own. docs/export.md
+says more.")]
+pub struct Export {
+    /// The run's folder, or one of its checkpoints
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Another checkpoint than the newest: step-N, a milestone's name, or its folder
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with = "milestones")]
+    pub checkpoint: Option<String>,
+    /// All of RUN/milestones/, each into DIR/NAME
+    #[arg(long)]
+    pub milestones: bool,
+    /// The moving average of the weights (of a run trained with `--set optimizer.ema_decay=0.999`)
+    #[arg(long)]
+    pub ema: bool,
+    /// The licence that the card names, as the Hub spells it (mit, apache-2.0, cc-by-4.0, …)
+    #[arg(long, value_name = "NAME")]
+    pub license: Option<String>,
+    /// The new folder; its name is the model's, without a dot
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Print nothing but errors
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print one JSON object at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Turn a folder of the Hugging Face Hub into one that score, export and train --init read
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm import antlm-first --out runs/imported
+  echo 'The dogs sleep.' | antlm score runs/imported
+  antlm train runs/imported/recipe.toml --init runs/imported --text more.txt --out runs/further
+DIR is what `antlm export` wrote, or config.json, tokenizer.json and model.safetensors of a Llama or an LTG-BERT: with
+byte-level BPE and this program's five special tokens, names and shapes as in ARCHITECTURE.md's models, in f32, f16 or
+bf16 (which becomes f32). What is missing or surplus is listed. Python code in it is not run.")]
+pub struct Import {
+    /// The folder
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The new folder
+    #[arg(long, value_name = "RUN")]
+    pub out: PathBuf,
+    /// Print nothing but errors
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Upload an exported folder to the Hugging Face Hub
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm push antlm-first --repo me/antlm-first --dry-run
+  antlm push antlm-first --repo me/antlm-first                  one export, to the branch main
+  antlm push antlm-first-milestones --repo me/antlm-first       each milestone to a branch of its name
+The repository is made if it is not there. Files of the same names are replaced, others stay. The token is read from
+HF_TOKEN, the file HF_TOKEN_PATH, or `token` in HF_HOME (~/.cache/huggingface), where `hf auth login` puts it; it is never
+printed. Uploading needs a build with `--features hub`; --dry-run does not.")]
+pub struct Push {
+    /// What `antlm export` wrote
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The repository, without a dot in its name
+    #[arg(long, value_name = "OWNER/NAME")]
+    pub repo: String,
+    /// A repository that is made for it is private
+    #[arg(long)]
+    pub private: bool,
+    /// Only list what would be uploaded
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print nothing but errors
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print one JSON object
     #[arg(long)]
     pub json: bool,
 }

@@ -76,6 +76,85 @@ impl Drop for AtomicFile {
     }
 }
 
+/// A folder that appears under its name when [`NewFolder::finish`] is called, and not at all when it never is.
+///
+/// ```
+/// # let tmp = tempfile::tempdir().unwrap();
+/// let place = tmp.path().join("export");
+/// let folder = antlm::files::NewFolder::create(&place)?;
+/// std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+/// assert!(!place.exists());
+/// folder.finish()?;
+/// assert!(place.join("config.json").exists());
+/// # Ok::<(), antlm::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct NewFolder {
+    place: PathBuf,
+    beside: PathBuf,
+}
+
+impl NewFolder {
+    /// Makes the hidden folder that is written into. The place may be an empty folder.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there is something at the place, [`Error::Io`] with the path.
+    pub fn create(place: &Path) -> Result<NewFolder> {
+        check_free(place)?;
+        let Some(name) = place.file_name() else {
+            return Err(Error::Usage(format!("{}: give the name of a new folder", place.display())));
+        };
+        let above = parent(place);
+        fs::create_dir_all(above).map_err(Error::io(above))?;
+        let beside = place.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+        fs::create_dir(&beside).map_err(Error::io(&beside))?;
+        Ok(NewFolder { place: place.to_owned(), beside })
+    }
+
+    /// Where to write until it is finished.
+    pub fn path(&self) -> &Path {
+        &self.beside
+    }
+
+    /// Renames it to its place. The files in it should be synced.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when something has come to be at the place, [`Error::Io`] with the path.
+    pub fn finish(self) -> Result<()> {
+        sync_folder(&self.beside)?;
+        check_free(&self.place)?;
+        if self.place.is_dir() {
+            fs::remove_dir(&self.place).map_err(Error::io(&self.place))?;
+        }
+        fs::rename(&self.beside, &self.place).map_err(Error::io(&self.place))?;
+        sync_folder(parent(&self.place))
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        // Gone already after a rename; after an error, that error is the one that matters.
+        let _ = fs::remove_dir_all(&self.beside);
+    }
+}
+
+/// Checks that a new folder can be made here: nothing is there, or an empty folder.
+///
+/// # Errors
+/// [`Error::Usage`] when something is in the way, [`Error::Io`] when the folder cannot be read.
+pub fn check_free(place: &Path) -> Result<()> {
+    let taken = match fs::read_dir(place) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => true,
+        Err(source) => return Err(Error::Io { path: place.to_owned(), source }),
+    };
+    if taken {
+        return Err(Error::Usage(format!("{}: exists already; give another --out", place.display())));
+    }
+    Ok(())
+}
+
 /// Reads a small text file of at most `most` bytes; what is longer (or never ends) is not read to its end.
 ///
 /// # Errors
@@ -183,6 +262,27 @@ mod tests {
         let error = write_atomic(&blocked, b"x").unwrap_err().to_string();
         assert!(error.contains("taken"), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_new_folder_is_whole_or_absent() {
+        let tmp = tempfile::tempdir().unwrap();
+        let place = tmp.path().join("deep/new");
+        let folder = NewFolder::create(&place).unwrap();
+        fs::write(folder.path().join("a"), "x").unwrap();
+        drop(folder);
+        assert_eq!(fs::read_dir(tmp.path().join("deep")).unwrap().count(), 0);
+        fs::create_dir(&place).unwrap(); // empty
+        let folder = NewFolder::create(&place).unwrap();
+        fs::write(folder.path().join("a"), "x").unwrap();
+        folder.finish().unwrap();
+        assert_eq!(fs::read(place.join("a")).unwrap(), b"x");
+        for taken in [place.clone(), place.join("a")] {
+            let error = NewFolder::create(&taken).unwrap_err().to_string();
+            assert!(error.contains("exists already"), "{error}");
+        }
+        assert!(NewFolder::create(Path::new("..")).is_err());
+        assert_eq!(fs::read_dir(tmp.path().join("deep")).unwrap().count(), 1);
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub mod demo;
 pub mod error;
 pub mod eval;
 pub mod files;
+pub mod hub;
 pub mod model;
 pub mod objective;
 pub mod recipe;

@@ -93,6 +93,102 @@ pub fn read(path: &Path, layout: &Layout, prefixes: &[&str]) -> Result<Vec<Vec<f
     Ok(sets)
 }
 
+/// What a tensor of a file from elsewhere is that the layout does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spare {
+    /// Of no use (a buffer that follows from the sizes).
+    Ignored,
+    /// A second copy of this tensor, which must have the same values.
+    CopyOf(&'static str),
+    /// Not known: the file is refused.
+    Unknown,
+}
+
+/// Reads a file that something else wrote: the tensors of the layout in f32, f16 or bf16, all of them in their shapes,
+/// and no others but those that `spare` knows.
+///
+/// # Errors
+/// [`Error::Io`], or [`Error::Data`] with the byte or the tensors that are wrong; missing and surplus ones are listed.
+pub fn read_foreign(path: &Path, layout: &Layout, spare: impl Fn(&str) -> Spare) -> Result<Vec<f32>> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let (start, header) = read_header(path, &mut file)?;
+    let known: HashMap<&str, &antlm_nn::params::Tensor> =
+        layout.tensors().iter().map(|tensor| (&*tensor.name, tensor)).collect();
+    let mut names = header.offset_keys();
+    names.sort();
+    let of = |name: &str| if known.contains_key(name) { None } else { Some(spare(name)) };
+    let missing: Vec<&str> =
+        layout.tensors().iter().map(|tensor| &*tensor.name).filter(|name| header.info(name).is_none()).collect();
+    let surplus: Vec<&str> = names.iter().map(String::as_str).filter(|name| of(name) == Some(Spare::Unknown)).collect();
+    if !missing.is_empty() || !surplus.is_empty() {
+        let parts = [("missing", &missing), ("surplus", &surplus)].into_iter().filter(|(_, names)| !names.is_empty());
+        let what = parts.map(|(what, names)| format!("{} {what}: {}", names.len(), few(names))).collect::<Vec<_>>();
+        return Err(Error::data(path, "tensors", what.join("; ")));
+    }
+    let read = |file: &mut File, name: &str, shape: &[usize], out: &mut [f32]| -> Result<()> {
+        let place = format!("tensor {name:?}");
+        // Both callers have seen the name in the header.
+        let info = header.info(name).ok_or_else(|| Error::data(path, &place, "missing"))?;
+        if info.shape != shape || !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            let what =
+                format!("is {:?} {:?}, but this model needs {shape:?} in F32, F16 or BF16", info.dtype, info.shape);
+            return Err(Error::data(path, place, what));
+        }
+        file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64)).map_err(Error::io(path))?;
+        if info.dtype == Dtype::F32 {
+            return file.read_exact(bytemuck::cast_slice_mut(out)).map_err(Error::io(path));
+        }
+        let mut halves = vec![0u16; out.len()];
+        file.read_exact(bytemuck::cast_slice_mut(&mut halves)).map_err(Error::io(path))?;
+        for (out, bits) in out.iter_mut().zip(halves) {
+            *out = match info.dtype {
+                Dtype::F16 => half::f16::from_bits(bits).to_f32(),
+                _ => half::bf16::from_bits(bits).to_f32(),
+            };
+        }
+        Ok(())
+    };
+    // Before any memory is taken for values: the file is as long as its header says, so the model is not larger.
+    let bytes: usize = header.tensors().values().map(|info| info.data_offsets.1 - info.data_offsets.0).sum();
+    if layout.len() > bytes / 2 {
+        let what = format!("{bytes} bytes of values are too few for the {} of this model", layout.len());
+        return Err(Error::data(path, "tensors", what));
+    }
+    let mut values = vec![0.0f32; layout.len()];
+    for tensor in layout.tensors() {
+        read(&mut file, &tensor.name, &tensor.shape, &mut values[tensor.range()])?;
+    }
+    for name in &names {
+        let Some(Spare::CopyOf(first)) = of(name) else { continue };
+        let Some(tensor) = known.get(first) else { continue };
+        let mut copy = vec![0.0; tensor.range().len()];
+        read(&mut file, name, &tensor.shape, &mut copy)?;
+        if copy != values[tensor.range()] {
+            let what = format!("is not the same as {first}, but this model has one matrix for both");
+            return Err(Error::data(path, format!("tensor {name:?}"), what));
+        }
+    }
+    Ok(values)
+}
+
+/// Some names, and how many more there are; control characters cannot hide in them.
+fn few(names: &[&str]) -> String {
+    const SHOWN: usize = 6;
+    let mut text = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| {
+            let short: String = name.chars().take(100).collect();
+            format!("{short:?}")
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    text
+}
+
 /// Where the values begin, and the checked header; the file's length agrees with it.
 fn read_header(path: &Path, file: &mut File) -> Result<(u64, Metadata)> {
     let size = file.metadata().map_err(Error::io(path))?.len();

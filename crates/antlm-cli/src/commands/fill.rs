@@ -3,8 +3,8 @@
 use std::io::{BufRead, Write};
 
 use antlm::eval::fill::{BEAM, Filled, Filler, Options, Word};
-use antlm::eval::open::Trained;
 use antlm::objective::Backend;
+use antlm::train::trained::Trained;
 use anyhow::Result;
 
 use crate::args::Fill;

@@ -4,9 +4,9 @@ use std::io::Write;
 
 use antlm::Error;
 use antlm::eval::generate::{Generator, Options};
-use antlm::eval::open::Trained;
 use antlm::eval::sampling::Sampling;
 use antlm::objective::Backend;
+use antlm::train::trained::Trained;
 use anyhow::Result;
 
 use crate::args::Generate;

@@ -13,6 +13,11 @@ pub fn run(args: &args::Info, out: &mut impl Write) -> Result<()> {
         writeln!(out, "{}", serde_json::to_string(&info)?)?;
         return Ok(());
     }
+    if let Some(from) = &info.imported {
+        writeln!(out, "imported    {from} ({})", info.schedule)?;
+        writeln!(out, "parameters  {}", grouped(info.parameters))?;
+        return Ok(());
+    }
     let state = if info.finished { "finished" } else { "not finished" };
     writeln!(out, "recipe      {} ({}), seed {}", info.recipe, info.schedule, info.seed)?;
     writeln!(out, "parameters  {}", grouped(info.parameters))?;

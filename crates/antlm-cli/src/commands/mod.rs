@@ -4,12 +4,15 @@ mod bench;
 mod completions;
 mod demo;
 mod diff;
+mod export;
 mod fill;
 mod generate;
+mod import;
 mod info;
 mod init;
 mod plan;
 mod prepare;
+mod push;
 mod recipes;
 mod sample_pairs;
 mod sample_text;
@@ -34,6 +37,9 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(&args, &mut out),
         Command::Fill(args) => fill::run(&args, std::io::stdin().lock(), &mut out),
         Command::Tokenize(args) => tokenize::run(&args, std::io::stdin().lock(), &mut out),
+        Command::Export(args) => export::run(&args, &mut out),
+        Command::Import(args) => import::run(&args, &mut out),
+        Command::Push(args) => push::run(&args, &mut out),
         Command::Bench(args) => bench::run(&args, &mut out),
         Command::Diff(args) => diff::run(&args, &mut out),
         Command::Completions(args) => completions::run(&args, &mut out),

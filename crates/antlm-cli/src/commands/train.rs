@@ -4,9 +4,10 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use antlm::recipe::{Recipe, size};
-use antlm::text::prepare::{self, Prepared};
+use antlm::text::prepare::{self, Prepared, TokenizerChoice};
 use antlm::train::events::{Event, Listener};
 use antlm::train::tensorboard::TensorBoard;
+use antlm::train::trained::{self, Trained, Weights};
 use antlm::train::{input, run, run_folder};
 use anyhow::Result;
 
@@ -34,8 +35,12 @@ pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
             input::choose(&mut recipe, &args.text, args.dev.as_slice(), args.cleaning)?;
             run_folder::check_new(&folder)?;
             size::check_memory(&recipe)?;
-            let prepared = prepared(args, &recipe, &folder, &cancel)?;
-            run::create(&recipe, prepared, &folder)?
+            let init = args.init.as_ref().map(|path| trained::open(path, Weights::Last)).transpose()?;
+            if let Some(init) = &init {
+                init.check_fits(&recipe)?;
+            }
+            let prepared = prepared(args, &recipe, init.as_ref(), &folder, &cancel)?;
+            run::create_from(&recipe, prepared, init, &folder)?
         }
     };
     if args.tensorboard || TensorBoard::is_there(run.path()) {
@@ -46,11 +51,20 @@ pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
 
 /// Text that `antlm prepare` made, if `--text` names its folder; otherwise prepares it, or uses again what is there,
 /// in a folder beside the run.
-fn prepared(args: &Train, recipe: &Recipe, folder: &Path, cancel: &dyn Fn() -> Option<i32>) -> Result<Prepared> {
+fn prepared(
+    args: &Train,
+    recipe: &Recipe,
+    init: Option<&Trained>,
+    folder: &Path,
+    cancel: &dyn Fn() -> Option<i32>,
+) -> Result<Prepared> {
     if let Some(dir) = input::prepared_dir(&args.text) {
         return Ok(input::open(recipe, dir, args.dev.is_some())?);
     }
-    let options = input::options(recipe, &[], &[])?;
+    let mut options = input::options(recipe, &[], &[])?;
+    if let Some(init) = init {
+        options.tokenizer = TokenizerChoice::File(init.run.join(run_folder::TOKENIZER));
+    }
     super::prepare::with_progress(args.quiet || args.json, cancel, |progress, cancelled| {
         prepare::prepare_beside(&options, folder, progress, cancelled)
     })

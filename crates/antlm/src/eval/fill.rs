@@ -18,13 +18,13 @@ use std::sync::Arc;
 use antlm_nn::tape::{Pool, Tape};
 use serde::Serialize;
 
-use super::open::Trained;
 use super::sampling::{before, log_softmax};
 use super::score::{MOST_TOKENS, ROWS};
 use crate::model::Rows;
 use crate::objective::Backend;
 use crate::text::special::{CLS, FIRST_ORDINARY, Family, MASK};
 use crate::text::tokens::{Words, with_prefix};
+use crate::train::trained::Trained;
 use crate::{Error, Result};
 
 /// Masks that a text may have.

@@ -10,12 +10,12 @@ use antlm_nn::rng::{Rng, Stream};
 use antlm_nn::tape::{Pool, Tape};
 use serde::Serialize;
 
-use super::open::Trained;
 use super::sampling::{Sampling, log_softmax};
 use crate::model::{Cache, Rows};
 use crate::text::special::{CLS, FIRST_ORDINARY, SEP};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::tokens::Characters;
+use crate::train::trained::Trained;
 use crate::{Error, Result};
 
 /// Tokens that a prompt may have, and tokens that may be generated after it.

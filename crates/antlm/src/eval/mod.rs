@@ -1,8 +1,10 @@
-//! Reading a trained model: log-probabilities of sentences by every backend, text from left to right, words for masks.
+//! Reading a trained model: log-probabilities of sentences by every backend, text from left to right, words for masks;
+//! what evaluations leave on disk.
 
 pub mod fill;
 pub mod generate;
 pub mod open;
+pub mod results;
 pub mod sampling;
 pub mod score;
 #[cfg(test)]

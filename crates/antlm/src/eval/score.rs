@@ -6,9 +6,9 @@ use std::path::Path;
 use antlm_nn::tape::{Pool, Tape};
 use serde::Serialize;
 
-use super::open::Trained;
 use crate::objective::{Backend, Batch};
 use crate::text::special::{CLS, MASK};
+use crate::train::trained::Trained;
 use crate::{Error, Result};
 
 /// Rows of one forward pass: many masked copies of a sentence at once.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::open::Trained;
 use crate::model::{Kind, Model};
 use crate::objective::schedule::Schedule;
 use crate::recipe;
 use crate::text::sample;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::checkpoint::State;
+use crate::train::trained::Trained;
 
 /// A model of random weights, large enough that their outputs differ from token to token, with a tokenizer of the
 /// sample text.
@@ -28,5 +28,6 @@ pub fn trained(kind: Kind, schedule: &str) -> Trained {
     }
     let seen = recipe.schedule.objectives().into_iter();
     let seen: BTreeMap<_, _> = seen.map(|o| (o, crate::train::checkpoint::Seen { words: 1, targets: 1 })).collect();
-    Trained { recipe, model, tokenizer, params, state: State { seen, ..State::default() } }
+    let (run, checkpoint) = Default::default();
+    Trained { run, checkpoint, recipe, model, tokenizer, params, state: State { seen, ..State::default() } }
 }

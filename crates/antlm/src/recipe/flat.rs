@@ -5,8 +5,8 @@ use crate::{Error, Result};
 use std::collections::BTreeMap;
 use toml::{Table, Value};
 
-/// Every key of a complete recipe by its dotted name, with its value as TOML writes it; without `used`, which says what
-/// a run was made of.
+/// Every key of a complete recipe by its dotted name, with its value as TOML writes it; without `used` and
+/// `imported`, which say what a run was made of.
 ///
 /// ```
 /// let recipe = antlm::recipe::builtin("antlm-ltg-bert-tiny")?;
@@ -26,6 +26,7 @@ pub fn entries(recipe: &Recipe) -> Result<BTreeMap<String, String>> {
     };
     let mut table = Table::try_from(recipe).map_err(unwritable)?;
     table.remove("used");
+    table.remove("imported");
     let mut entries = BTreeMap::new();
     flatten(table, "", &mut entries);
     Ok(entries)

@@ -197,6 +197,17 @@ pub const KEYS: &[Key] = &[
     key("used.text", Text, None, "Hash of the prepared text."),
     key("used.tokenizer", Text, None, "Hash of the tokenizer."),
     key("used.vocab_size", Whole(261), None, "The tokenizer's tokens."),
+    key("used.init.checkpoint", Path, None, "The checkpoint that the run starts from."),
+    key("used.init.weights", Text, None, "Hash of its weights."),
+    key("imported.from", Text, None, "The imported folder's name."),
+    key("imported.model_type", Text, None, "Its `model_type`."),
+    key("imported.weights", Text, None, "Hash of its weights."),
+    key(
+        "imported.recipe_known",
+        Bool,
+        None,
+        "The recipe came with the model; otherwise only `[model]` is the model's own.",
+    ),
 ];
 
 impl Values {
@@ -231,7 +242,7 @@ impl Values {
 }
 
 /// The tables of a recipe, with what they hold; the top level first, without a name.
-const TABLES: [(&str, &str); 11] = [
+const TABLES: [(&str, &str); 13] = [
     ("", "Top level"),
     ("model", "The model's sizes."),
     ("tokenizer", "How the tokenizer is trained; its size is `model.vocab_size`."),
@@ -243,10 +254,12 @@ const TABLES: [(&str, &str); 11] = [
     ("checkpoints", "When the run is saved."),
     ("data", "Where the text is, one table for each part; `--text` replaces them all."),
     ("used", "Written into a run's own `recipe.toml`: what the run was made of. Not for recipes of your own."),
+    ("used.init", "Written by `antlm train --init`: the model that the run starts from."),
+    ("imported", "Written by `antlm import`: where the model comes from."),
 ];
 
 fn keys_of(table: &str) -> impl Iterator<Item = (&'static str, &'static Key)> {
-    KEYS.iter().filter_map(move |key| match key.path.split_once('.') {
+    KEYS.iter().filter_map(move |key| match key.path.rsplit_once('.') {
         Some((found, name)) => (found == table).then_some((name, key)),
         None => table.is_empty().then_some((key.path, key)),
     })
@@ -309,7 +322,10 @@ pub fn schema() -> Value {
             schema = json!({"type": "array", "items": schema});
         }
         schema["description"] = (*what).into();
-        all["properties"][*table] = schema;
+        match table.split_once('.') {
+            None => all["properties"][*table] = schema,
+            Some((above, name)) => all["properties"][above]["properties"][name] = schema,
+        }
     }
     all["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     all["title"] = "antlm recipe".into();

@@ -118,6 +118,7 @@ fn from_text(text: &str, origin: &str, file: Option<&Path>, set: &[String]) -> R
     };
     if let Some(file) = file {
         table.remove("used");
+        table.remove("imported");
         let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         table.entry("name").or_insert(Value::String(stem));
     }

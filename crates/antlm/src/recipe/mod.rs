@@ -78,6 +78,10 @@ pub struct Recipe {
     /// In a run folder: what the run really used. A new run that starts from such a recipe does not look at it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Used>,
+    /// In the folder of an imported model: where it comes from. A new run that starts from such a recipe does not look at
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Imported>,
 }
 
 /// The numbers a model is trained with. Only `f32` exists so far.
@@ -287,6 +291,34 @@ pub struct Used {
     pub tokenizer: String,
     /// The tokenizer's tokens, which are the model's: a small text gives fewer than `model.vocab_size` asks for.
     pub vocab_size: usize,
+    /// The model that the run starts from (`antlm train --init`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<InitialModel>,
+}
+
+/// `[used.init]`: the trained model that a run starts from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitialModel {
+    /// Its checkpoint's folder.
+    pub checkpoint: PathBuf,
+    /// SHA-256 of its weights' file.
+    pub weights: String,
+}
+
+/// `[imported]`, in the folder that `antlm import` makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Imported {
+    /// The folder's name.
+    pub from: String,
+    /// `model_type` in its config.json.
+    pub model_type: String,
+    /// SHA-256 of its weights' file.
+    pub weights: String,
+    /// The recipe came with the model. Otherwise only `[model]` is the model's, and the other keys are those of a built-in
+    /// recipe, to have something to start from.
+    pub recipe_known: bool,
 }
 
 impl Recipe {

@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod dataset;
 pub mod diff;
 mod encode;
+pub mod offsets;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod pieces;

@@ -276,6 +276,11 @@ impl Tokenizer {
         Ok(())
     }
 
+    /// How many bytes of text an ordinary token stands for.
+    pub(super) fn bytes_of(&self, id: u32) -> usize {
+        self.tokens.get(id as usize).map_or(0, |token| token.chars().count())
+    }
+
     /// The text of ids. Special tokens appear under their names; ids that are no token and bytes that are no UTF-8
     /// become U+FFFD. The space before the first word stays.
     pub fn decode(&self, ids: &[u32]) -> String {

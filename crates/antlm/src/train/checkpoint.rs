@@ -20,9 +20,11 @@ pub const VERSION: u32 = 1;
 /// How many checkpoints that are not to be kept stay: the newest two, so that one damaged folder does not cost a run.
 pub const ROLLING: usize = 2;
 
-const MODEL: &str = "model.safetensors";
+/// The weights.
+pub const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
-const EMA: &str = "ema.safetensors";
+/// Their moving average.
+pub const EMA: &str = "ema.safetensors";
 const STATE: &str = "state.json";
 /// A `state.json` larger than this is damaged: 1 MB.
 const MAX_STATE: u64 = 1_000_000;
@@ -115,25 +117,49 @@ pub fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
-/// Writes the checkpoint of `state.step` and returns its folder. A checkpoint of the same step is replaced. Afterwards, of those that are not `kept`, only the newest [`ROLLING`] stay.
+/// Writes the checkpoint of `state.step` and returns its folder. A checkpoint of the same step is replaced. Afterwards, of
+/// those that are not `kept`, only the newest [`ROLLING`] stay.
 ///
 /// # Errors
 /// [`Error::Io`] with the path; then the older checkpoints are as they were.
 pub fn save(run: &Path, state: &State, layout: &Layout, weights: &Weights, kept: bool) -> Result<PathBuf> {
     let Weights { params, m, v, ema, .. } = weights;
+    put(run, state, kept, |folder| {
+        tensor_file::write(&folder.join(MODEL), layout, &[("", params)])?;
+        tensor_file::write(&folder.join(OPTIMIZER), layout, &[("exp_avg.", m), ("exp_avg_sq.", v)])?;
+        if let Some(ema) = ema {
+            tensor_file::write(&folder.join(EMA), layout, &[("", ema)])?;
+        }
+        Ok([Some(MODEL), Some(OPTIMIZER), ema.as_ref().map(|_| EMA)].into_iter().flatten().collect())
+    })
+}
+
+/// Writes a checkpoint that can be read but not trained on: weights without the optimiser's moments. It is kept.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_weights(run: &Path, state: &State, layout: &Layout, params: &[f32]) -> Result<PathBuf> {
+    put(run, state, true, |folder| {
+        tensor_file::write(&folder.join(MODEL), layout, &[("", params)])?;
+        Ok(vec![MODEL])
+    })
+}
+
+/// Puts a folder with the files that `write` makes, and their checksums, in its place.
+fn put(
+    run: &Path,
+    state: &State,
+    kept: bool,
+    write: impl FnOnce(&Path) -> Result<Vec<&'static str>>,
+) -> Result<PathBuf> {
     let all = folder(run);
     fs::create_dir_all(&all).map_err(Error::io(&all))?;
     clean(run)?;
     let place = all.join(format!("step-{:09}", state.step));
     let beside = files::hidden(&place, ".tmp-");
     fs::create_dir(&beside).map_err(Error::io(&beside))?;
-    tensor_file::write(&beside.join(MODEL), layout, &[("", params)])?;
-    tensor_file::write(&beside.join(OPTIMIZER), layout, &[("exp_avg.", m), ("exp_avg_sq.", v)])?;
-    if let Some(ema) = ema {
-        tensor_file::write(&beside.join(EMA), layout, &[("", ema)])?;
-    }
     let mut sha256 = BTreeMap::new();
-    for name in [Some(MODEL), Some(OPTIMIZER), ema.as_ref().map(|_| EMA)].into_iter().flatten() {
+    for name in write(&beside)? {
         sha256.insert(name.to_owned(), files::sha256_file(&beside.join(name))?);
     }
     let json = to_json(&Envelope { version: VERSION, kept, sha256 }, state);

@@ -178,6 +178,7 @@ mod tests {
             text: text.into(),
             tokenizer: "t".into(),
             vocab_size: 300,
+            init: None,
         });
         std::fs::create_dir_all(folder).unwrap();
         std::fs::write(folder.join(run_folder::RECIPE), recipe.to_toml().unwrap()).unwrap();

@@ -9,6 +9,7 @@ use super::events::{self, Event, Moment};
 use super::{checkpoint, run_folder};
 use crate::Result;
 use crate::objective::{Backend, Objective};
+use crate::recipe::{Recipe, size};
 
 /// The state of a run, finished or not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -37,6 +38,9 @@ pub struct Info {
     pub dev: Vec<DevLoss>,
     /// Checkpoints on disk, oldest first.
     pub checkpoints: Vec<Saved>,
+    /// Of an imported model: where it comes from. It has no log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub imported: Option<String>,
 }
 
 /// A dev loss of a run.
@@ -75,8 +79,13 @@ pub fn read(run: &Path) -> Result<Info> {
     run_folder::check_run(run)?;
     let log = run.join(run_folder::LOG);
     let mut info = Info::default();
-    for event in events::read_log(&log, events::open(&log)?) {
-        info.add(event?);
+    match imported(run) {
+        Some(found) if !log.is_file() => info = found,
+        _ => {
+            for event in events::read_log(&log, events::open(&log)?) {
+                info.add(event?);
+            }
+        }
     }
     for entry in checkpoint::list(run)? {
         info.checkpoints.push(Saved {
@@ -86,6 +95,21 @@ pub fn read(run: &Path) -> Result<Info> {
         });
     }
     Ok(info)
+}
+
+/// What is known of an imported model; nothing for a run. A recipe that cannot be read is the log's affair, not ours.
+fn imported(run: &Path) -> Option<Info> {
+    let Ok((recipe, _)) = Recipe::read(&run.join(run_folder::RECIPE)) else { return None };
+    let imported = recipe.imported.as_ref()?;
+    Some(Info {
+        recipe: recipe.name.clone(),
+        schedule: recipe.schedule.to_string(),
+        seed: recipe.seed,
+        parameters: size::parameters(&recipe.config()),
+        finished: true,
+        imported: Some(imported.from.clone()),
+        ..Info::default()
+    })
 }
 
 impl Info {

@@ -10,3 +10,4 @@ pub mod run;
 pub mod run_folder;
 pub mod step;
 pub mod tensorboard;
+pub mod trained;

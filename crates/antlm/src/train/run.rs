@@ -12,9 +12,10 @@ use super::dev::DevSet;
 use super::events::{self, Event, Listener, LogWriter, Moment, TimingWriter};
 use super::run_folder::{self, Environment, RunFolder};
 use super::step::{Stepper, Weights};
+use super::trained::Trained;
 use crate::model::Model;
 use crate::objective::stream::{Layout, Order, Step};
-use crate::recipe::{Recipe, Used, size};
+use crate::recipe::{InitialModel, Recipe, Used, size};
 use crate::text::prepare::{self, Prepared};
 use crate::{Error, Result, files};
 
@@ -51,7 +52,30 @@ pub struct Run {
 /// # Errors
 /// A folder that exists, text without a segment, or what the system refuses.
 pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
+    create_from(recipe, prepared, None, out)
+}
+
+/// As [`create`], but the run starts from the weights of a trained model of the same sizes and with the same tokenizer.
+///
+/// # Errors
+/// As [`create`], and a model that does not fit the recipe or the text.
+pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, out: &Path) -> Result<Run> {
     let mut recipe = recipe.clone();
+    if let Some(init) = &init {
+        init.check_fits(&recipe)?;
+        if init.tokenizer.hash()? != prepared.tokenizer.hash()? {
+            let (text, model) = (prepared.dir.display(), init.run.display());
+            let what = "prepared with another tokenizer than that of the model to start from";
+            return Err(Error::Usage(format!(
+                "{text}: {what} ({model}); name the text itself, to be prepared with it"
+            )));
+        }
+    }
+    let record = |init: &Trained| -> Result<InitialModel> {
+        let weights = files::sha256_file(&init.checkpoint.join(checkpoint::MODEL))?;
+        let checkpoint = std::path::absolute(&init.checkpoint).map_err(Error::io(&init.checkpoint))?;
+        Ok(InitialModel { checkpoint, weights })
+    };
     // From wherever the recipe is read again, it means the same text.
     for path in recipe.data.iter_mut().flat_map(|source| &mut source.paths).chain(&mut recipe.dev.paths) {
         *path = std::path::absolute(&*path).map_err(Error::io(&*path))?;
@@ -62,7 +86,9 @@ pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
         text: prepared.train.hash(),
         tokenizer: prepared.summary.tokenizer_sha256.clone(),
         vocab_size: prepared.tokenizer.vocab_size(),
+        init: init.as_ref().map(record).transpose()?,
     });
+    recipe.imported = None;
     recipe.check()?;
     size::check_memory(&recipe)?;
     let model = Model::new(&recipe.config())?;
@@ -73,9 +99,22 @@ pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
     let text = recipe.to_toml()?;
     // The recipe comes last: a folder with one is a run's.
     folder.write(run_folder::RECIPE, text.as_bytes())?;
-    let params = model.init(recipe.seed);
+    let params = init.map_or_else(|| model.init(recipe.seed), |init| init.params);
     let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
     Run::open(recipe, model, prepared, folder, weights, &text)
+}
+
+/// The weights of a run before its first step.
+fn first_weights(recipe: &Recipe, model: &Model) -> Result<Vec<f32>> {
+    let Some(init) = recipe.used.as_ref().and_then(|used| used.init.as_ref()) else {
+        return Ok(model.init(recipe.seed));
+    };
+    let (_, params) = checkpoint::load_weights(&init.checkpoint, model.layout())?;
+    let file = init.checkpoint.join(checkpoint::MODEL);
+    if files::sha256_file(&file)? != init.weights {
+        return Err(Error::data(file, "sha256", "not the model that this run was started from"));
+    }
+    Ok(params)
 }
 
 /// Opens an interrupted run at its newest good checkpoint, or at its beginning when it has none.
@@ -83,9 +122,14 @@ pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
 /// # Errors
 /// A folder that is no run's or in use, text that is gone or not the same, damaged checkpoints without a good one.
 pub fn resume(out: &Path) -> Result<Run> {
-    let folder = RunFolder::open(out)?;
+    run_folder::check_run(out)?;
     let path = out.join(run_folder::RECIPE);
     let (recipe, text) = Recipe::read(&path)?;
+    if recipe.imported.is_some() {
+        let what = "an imported model has no run to go on with; train it on with `antlm train RECIPE --init`";
+        return Err(Error::Usage(format!("{}: {what} {}", path.display(), out.display())));
+    }
+    let folder = RunFolder::open(out)?;
     let Some(used) = &recipe.used else {
         return Err(Error::data(&path, "used", "missing: this recipe is not that of a run"));
     };
@@ -124,7 +168,7 @@ pub fn resume(out: &Path) -> Result<Run> {
     let model = Model::new(&recipe.config())?;
     let found = checkpoint::newest_good(out, model.layout())?;
     let Some((saved, warnings)) = found else {
-        let params = model.init(recipe.seed);
+        let params = first_weights(&recipe, &model)?;
         let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
         return Run::open(recipe, model, prepared, folder, weights, &text);
     };

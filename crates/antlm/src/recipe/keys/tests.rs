@@ -1,5 +1,5 @@
 use super::*;
-use crate::recipe::{Recipe, Used, builtin};
+use crate::recipe::{Imported, InitialModel, Recipe, Used, builtin};
 use crate::text::corpus::Source;
 use std::collections::BTreeSet;
 
@@ -14,7 +14,10 @@ fn full() -> toml::Table {
         text: "a".into(),
         tokenizer: "b".into(),
         vocab_size: 300,
+        init: Some(InitialModel { checkpoint: "c".into(), weights: "d".into() }),
     });
+    recipe.imported =
+        Some(Imported { from: "m".into(), model_type: "llama".into(), weights: "e".into(), recipe_known: false });
     recipe.to_toml().unwrap().parse().unwrap()
 }
 
@@ -45,10 +48,10 @@ fn the_table_has_the_keys_of_the_types_and_no_others() {
 
 /// The table that a key stands in.
 fn parent<'a>(all: &'a mut toml::Table, path: &'a str) -> (&'a mut toml::Table, &'a str) {
-    match path.split_once('.') {
+    match path.rsplit_once('.') {
         None => (all, path),
         Some(("data", name)) => (all["data"][0].as_table_mut().unwrap(), name),
-        Some((table, name)) => (all[table].as_table_mut().unwrap(), name),
+        Some((table, name)) => (table.split('.').fold(all, |all, table| all[table].as_table_mut().unwrap()), name),
     }
 }
 
@@ -96,10 +99,12 @@ fn choices_are_accepted_and_others_refused() {
 fn the_schema_knows_every_key_and_the_reference_explains_it() {
     let (schema, text) = (schema(), reference());
     for key in KEYS {
-        let found = match key.path.split_once('.') {
+        let found = match key.path.rsplit_once('.') {
             None => &schema["properties"][key.path],
             Some(("data", name)) => &schema["properties"]["data"]["items"]["properties"][name],
-            Some((table, name)) => &schema["properties"][table]["properties"][name],
+            Some((table, name)) => {
+                &table.split('.').fold(&schema, |all, table| &all["properties"][table])["properties"][name]
+            }
         };
         assert_eq!(found["description"], key.meaning, "{}", key.path);
         assert_eq!(found.get("default").is_some(), key.default.is_some_and(|d| !d.is_empty()), "{}", key.path);

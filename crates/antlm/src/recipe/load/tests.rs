@@ -62,6 +62,7 @@ fn the_recipe_of_a_run_reads_back() {
         vocab_size: 300,
         text: "ab".into(),
         tokenizer: "cd".into(),
+        init: None,
     });
     assert_eq!(Recipe::from_toml(&recipe.to_toml().unwrap(), "run").unwrap(), recipe);
     recipe.seed = u64::MAX;

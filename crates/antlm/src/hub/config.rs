@@ -1,0 +1,315 @@
+//! The JSON files of an export: what transformers wants to know of a model and its tokenizer.
+
+use serde_json::{Value, json};
+
+use crate::model::{Config, Kind};
+use crate::objective::schedule::Schedule;
+use crate::objective::{Backend, Objective};
+use crate::text::special::{CLS, MASK, PAD, SEP, UNK};
+use crate::train::trained::{Trained, Weights};
+
+/// Remote code of the LTG-BERT family: configuration and models.
+pub const LTG_BERT_CODE: (&str, &str) =
+    ("modeling_antlm_ltg_bert.py", include_str!("remote/modeling_antlm_ltg_bert.py"));
+/// Remote code of the Llama family: what transformers' own Llama does not do.
+pub const LLAMA_CODE: (&str, &str) = ("modeling_antlm_llama.py", include_str!("remote/modeling_antlm_llama.py"));
+
+/// The `model_type` of our LTG-BERT exports.
+pub const LTG_BERT_TYPE: &str = "antlm_ltg_bert";
+/// The `model_type` of Llama.
+pub const LLAMA_TYPE: &str = "llama";
+
+/// The remote code that an export carries: file name and content.
+pub fn code(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::LtgBert => LTG_BERT_CODE,
+        Kind::Llama => LLAMA_CODE,
+    }
+}
+
+/// What a schedule means for whoever reads the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The backends that were trained, sorted.
+    pub backends: Vec<Backend>,
+    /// The backend of what was trained last.
+    pub last: Backend,
+    /// The masked backend that was trained last, if one was.
+    pub masked: Option<Backend>,
+}
+
+impl Reading {
+    /// Of a schedule.
+    pub fn of(schedule: &Schedule) -> Reading {
+        let backends = schedule.objectives().into_iter().map(Objective::backend).collect();
+        let mut last = Backend::Causal;
+        let mut masked = None;
+        for block in schedule.blocks() {
+            for objective in block.what.pattern() {
+                last = objective.backend();
+                if last != Backend::Causal {
+                    masked = Some(last);
+                }
+            }
+        }
+        Reading { backends, last, masked }
+    }
+
+    /// `antlm_masked_alignment`: about which token output k of AutoModelForMaskedLM is.
+    pub fn alignment(&self) -> &'static str {
+        if self.masked == Some(Backend::Mntp) { NEXT_TOKEN } else { SAME_POSITION }
+    }
+}
+
+/// Output k is about token k (`mlm`).
+pub const SAME_POSITION: &str = "same-position";
+/// Output k is about token k + 1 (`mntp`).
+pub const NEXT_TOKEN: &str = "next-token";
+
+/// The longest text that readers are told to give: LTG-BERT's positions saturate there, and 512 is what the BabyLM
+/// pipelines ask for. It decides no tensor's shape.
+pub fn longest(seq_len: usize) -> usize {
+    seq_len.max(512)
+}
+
+/// `config.json`.
+pub fn config(trained: &Trained, weights: Weights) -> Value {
+    let c = trained.model.config();
+    let reading = Reading::of(&trained.recipe.schedule);
+    let (file, _) = code(c.kind);
+    let class = |name: &str| format!("{}.{name}", file.trim_end_matches(".py"));
+    let mut json = json!({
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.hidden,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "intermediate_size": c.intermediate,
+        "max_position_embeddings": longest(trained.recipe.seq_len),
+        "bos_token_id": CLS,
+        "eos_token_id": SEP,
+        "pad_token_id": PAD,
+        "torch_dtype": "float32",
+        "antlm_masked_alignment": reading.alignment(),
+        "antlm_bidirectional": reading.masked.is_some(),
+        "antlm": origin(trained, weights, &reading),
+    });
+    let more = match c.kind {
+        Kind::LtgBert => json!({
+            "model_type": LTG_BERT_TYPE,
+            "architectures": [if reading.last == Backend::Causal { "AntlmLtgBertForCausalLM" } else { "AntlmLtgBertForMaskedLM" }],
+            "auto_map": {
+                "AutoConfig": class("AntlmLtgBertConfig"),
+                "AutoModel": class("AntlmLtgBertModel"),
+                "AutoModelForCausalLM": class("AntlmLtgBertForCausalLM"),
+                "AutoModelForMaskedLM": class("AntlmLtgBertForMaskedLM"),
+                "AutoModelForSequenceClassification": class("AntlmLtgBertForSequenceClassification"),
+            },
+            "layer_norm_eps": c.norm_eps,
+            "hidden_dropout_prob": c.hidden_dropout,
+            "attention_probs_dropout_prob": c.attention_dropout,
+            "tie_word_embeddings": true,
+            "use_cache": false,
+        }),
+        Kind::Llama => json!({
+            "model_type": LLAMA_TYPE,
+            "architectures": ["LlamaForCausalLM"],
+            "auto_map": {
+                "AutoModel": class("AntlmLlamaModel"),
+                "AutoModelForMaskedLM": class("AntlmLlamaForMaskedLM"),
+                "AutoModelForSequenceClassification": class("AntlmLlamaForSequenceClassification"),
+            },
+            "hidden_act": "silu",
+            "rms_norm_eps": c.norm_eps,
+            "rope_theta": crate::model::llama::THETA,
+            "num_key_value_heads": c.heads,
+            "head_dim": c.hidden / c.heads,
+            "attention_bias": false,
+            "mlp_bias": false,
+            "attention_dropout": 0.0,
+            "initializer_range": 0.02,
+            "tie_word_embeddings": c.tied,
+            "use_cache": true,
+        }),
+    };
+    if let (Some(all), Value::Object(more)) = (json.as_object_mut(), more) {
+        all.extend(more);
+    }
+    json
+}
+
+/// Where the weights come from; for people and for `antlm import`.
+fn origin(trained: &Trained, weights: Weights, reading: &Reading) -> Value {
+    let (recipe, state) = (&trained.recipe, &trained.state);
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "recipe": recipe.name,
+        "schedule": recipe.schedule.to_string(),
+        "backends": reading.backends,
+        "seq_len": recipe.seq_len,
+        "step": state.step,
+        "words_seen": state.seen.iter().map(|(objective, seen)| (objective.to_string(), seen.words)).collect::<std::collections::BTreeMap<_, _>>(),
+        "text_sha256": state.hashes.data,
+        "tokenizer_sha256": state.hashes.tokenizer,
+        "averaged_weights": weights == Weights::Average,
+    })
+}
+
+/// `generation_config.json`.
+pub fn generation(kind: Kind) -> Value {
+    let mut json = json!({"bos_token_id": CLS, "eos_token_id": SEP, "pad_token_id": PAD});
+    if kind == Kind::LtgBert {
+        json["use_cache"] = false.into(); // there is none
+    }
+    json
+}
+
+/// `special_tokens_map.json`: every role that some reader asks for has a name. The opening mark is bos and cls, the
+/// closing mark is eos and sep.
+pub fn special_tokens(kind: Kind) -> Value {
+    let names = kind.special_names();
+    let name = |id: u32| names[id as usize];
+    json!({
+        "unk_token": name(UNK),
+        "bos_token": name(CLS),
+        "cls_token": name(CLS),
+        "eos_token": name(SEP),
+        "sep_token": name(SEP),
+        "pad_token": name(PAD),
+        "mask_token": name(MASK),
+    })
+}
+
+/// `tokenizer_config.json`. Only the general class leaves the space before the first word alone, and it does so only
+/// when it is told.
+pub fn tokenizer(kind: Kind, seq_len: usize) -> Value {
+    let mut json = special_tokens(kind);
+    json["tokenizer_class"] = "PreTrainedTokenizerFast".into();
+    json["add_prefix_space"] = true.into();
+    json["clean_up_tokenization_spaces"] = false.into();
+    json["model_max_length"] = longest(seq_len).into();
+    json["padding_side"] = "right".into();
+    json["truncation_side"] = "right".into();
+    json["model_input_names"] = json!(["input_ids", "attention_mask"]);
+    json
+}
+
+/// The sizes that a `config.json` of either family has, and whether this build can read such a model.
+///
+/// # Errors
+/// The key, and what is wrong with it.
+pub fn sizes(json: &Value) -> Result<Config, (String, String)> {
+    let kind = match json["model_type"].as_str() {
+        Some("llama") => Kind::Llama,
+        Some("antlm_ltg_bert" | "ltgbert" | "ltg-bert" | "ltg_bert") => Kind::LtgBert,
+        found => {
+            let what = format!("is {found:?}; antlm reads \"llama\", \"{LTG_BERT_TYPE}\" and \"ltgbert\"");
+            return Err(("model_type".into(), what));
+        }
+    };
+    let whole = |key: &str| match json[key].as_u64() {
+        Some(n) if (1..=1 << 32).contains(&n) => Ok(n as usize),
+        _ => Err((key.to_owned(), format!("is {}; expected a whole number above 0", json[key]))),
+    };
+    // Only what this build computes: a key that is absent, or has the one value that is meant here.
+    let only = |key: &str, fine: &[Value]| match &json[key] {
+        Value::Null => Ok(()),
+        found if fine.iter().any(|value| value == found) => Ok(()),
+        found => Err((key.to_owned(), format!("is {found}; antlm's model needs {}", fine[0]))),
+    };
+    let number = |key: &str, default: f64| match &json[key] {
+        Value::Null => Ok(default),
+        value => value.as_f64().ok_or_else(|| (key.to_owned(), format!("is {value}; expected a number"))),
+    };
+    let (hidden, heads) = (whole("hidden_size")?, whole("num_attention_heads")?);
+    let (norm_eps, tied, dropouts) = match kind {
+        Kind::LtgBert => {
+            only("position_bucket_size", &[32.into()])?;
+            only("max_position_embeddings", &[512.into()])?;
+            only("tie_word_embeddings", &[true.into()])?;
+            let dropouts = (number("hidden_dropout_prob", 0.0)?, number("attention_probs_dropout_prob", 0.0)?);
+            (number("layer_norm_eps", 1e-7)?, true, dropouts)
+        }
+        Kind::Llama => {
+            only("hidden_act", &["silu".into()])?;
+            only("num_key_value_heads", &[heads.into()])?;
+            only("head_dim", &[(hidden / heads).into()])?;
+            only("attention_bias", &[false.into()])?;
+            only("mlp_bias", &[false.into()])?;
+            only("rope_scaling", &[Value::Null])?;
+            only("rope_theta", &[json!(10_000.0), 10_000.into()])?;
+            let rope = &json["rope_parameters"];
+            if !rope.is_null() && (rope["rope_type"] != "default" || rope["rope_theta"].as_f64() != Some(10_000.0)) {
+                let what = format!("is {rope}; antlm's model needs the default with a base of 10000");
+                return Err(("rope_parameters".into(), what));
+            }
+            let tied = match &json["tie_word_embeddings"] {
+                Value::Null => false,
+                Value::Bool(tied) => *tied,
+                other => return Err(("tie_word_embeddings".into(), format!("is {other}; expected true or false"))),
+            };
+            (number("rms_norm_eps", 1e-6)?, tied, (0.0, 0.0))
+        }
+    };
+    Ok(Config {
+        kind,
+        layers: whole("num_hidden_layers")?,
+        hidden,
+        heads,
+        intermediate: whole("intermediate_size")?,
+        vocab_size: whole("vocab_size")?,
+        norm_eps,
+        hidden_dropout: dropouts.0,
+        attention_dropout: dropouts.1,
+        tied,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_say_how_a_model_is_read() {
+        let of = |text: &str| Reading::of(&Schedule::parse(text).unwrap());
+        let plain = of("4 clm");
+        assert_eq!((plain.last, plain.masked, plain.alignment()), (Backend::Causal, None, SAME_POSITION));
+        let both = of("1 mlm + 2 mntp + 1 clm");
+        assert_eq!(both.backends, [Backend::Causal, Backend::Mlm, Backend::Mntp]);
+        assert_eq!((both.last, both.masked, both.alignment()), (Backend::Causal, Some(Backend::Mntp), NEXT_TOKEN));
+        assert_eq!(of("1 mntp + 1 mlm").alignment(), SAME_POSITION);
+    }
+
+    #[test]
+    fn foreign_configurations_are_read_or_refused_with_the_key() {
+        let llama = json!({
+            "model_type": "llama", "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2,
+            "intermediate_size": 48, "vocab_size": 300, "num_key_value_heads": 4, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        });
+        let config = sizes(&llama).unwrap();
+        assert_eq!((config.kind, config.layers, config.norm_eps, config.tied), (Kind::Llama, 2, 1e-5, false));
+        let ltg = json!({
+            "model_type": "ltgbert", "hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2,
+            "intermediate_size": 48, "vocab_size": 300, "position_bucket_size": 32, "hidden_dropout_prob": 0.1,
+        });
+        assert_eq!(sizes(&ltg).unwrap().hidden_dropout, 0.1);
+        let cases: [(&Value, &str, Value); 12] = [
+            (&llama, "model_type", json!("gpt2")),
+            (&llama, "model_type", Value::Null),
+            (&llama, "hidden_size", json!(-3)),
+            (&llama, "num_attention_heads", json!(0)),
+            (&llama, "vocab_size", json!("many")),
+            (&llama, "num_key_value_heads", json!(2)),
+            (&llama, "rope_theta", json!(500000.0)),
+            (&llama, "rope_scaling", json!({"type": "linear", "factor": 2.0})),
+            (&llama, "rope_parameters", json!({"rope_type": "yarn", "rope_theta": 10000.0})),
+            (&llama, "hidden_act", json!("gelu")),
+            (&llama, "mlp_bias", json!(true)),
+            (&ltg, "position_bucket_size", json!(64)),
+        ];
+        for (good, key, value) in cases {
+            let mut bad = good.clone();
+            bad[key] = value;
+            assert_eq!(sizes(&bad).unwrap_err().0, key);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! A trained model on disk, opened to be read: a run's newest checkpoint, or the very checkpoint that is named.
+
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{self, State};
+use super::run_folder;
+use crate::model::{Config, Kind, Model};
+use crate::objective::Backend;
+use crate::recipe::Recipe;
+use crate::text::tokenizer::Tokenizer;
+use crate::{Error, Result};
+
+/// Where a run keeps checkpoints under names of their own (`chck_1M`), beside `checkpoints/step-…`.
+pub const MILESTONES: &str = "milestones";
+
+/// Which numbers of a checkpoint are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Weights {
+    /// Those of the last step.
+    #[default]
+    Last,
+    /// Their moving average (`optimizer.ema_decay`).
+    Average,
+}
+
+/// A trained model, without what only further training needs.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The run's folder.
+    pub run: PathBuf,
+    /// The checkpoint's folder.
+    pub checkpoint: PathBuf,
+    /// The recipe as used.
+    pub recipe: Recipe,
+    /// The model.
+    pub model: Model,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What the checkpoint says of itself.
+    pub state: State,
+    /// The numbers, in the model's layout.
+    pub params: Vec<f32>,
+}
+
+/// Opens the newest checkpoint of a run, or the very checkpoint that is named.
+///
+/// # Errors
+/// A folder that is neither, a run without a checkpoint, damaged files; [`Error::Usage`] for a checkpoint without the
+/// average that was asked for.
+pub fn open(path: &Path, weights: Weights) -> Result<Trained> {
+    let (run, one) = locate(path)?;
+    let (recipe, _) = Recipe::read(&run.join(run_folder::RECIPE))?;
+    let checkpoint = match one {
+        Some(folder) => folder,
+        // A damaged newest checkpoint is an error here: an older model would answer with other numbers.
+        None => match checkpoint::newest(&run)? {
+            Some(entry) => entry.path,
+            None => {
+                let what = format!("{}: this run has no checkpoint yet; let it train to its first one", run.display());
+                return Err(Error::Usage(what));
+            }
+        },
+    };
+    let config = recipe.config();
+    let model = Model::new(&config)?;
+    let tokenizer_file = run.join(run_folder::TOKENIZER);
+    let tokenizer = Tokenizer::load(&tokenizer_file, Some(recipe.model.kind))?;
+    if tokenizer.vocab_size() != config.vocab_size {
+        let what = format!("{} tokens, but the model has {}", tokenizer.vocab_size(), config.vocab_size);
+        return Err(Error::data(tokenizer_file, "vocabulary", what));
+    }
+    let (state, params) = match weights {
+        Weights::Last => checkpoint::load_weights(&checkpoint, model.layout())?,
+        Weights::Average => checkpoint::load_ema(&checkpoint, model.layout())?,
+    };
+    Ok(Trained { run, checkpoint, recipe, model, tokenizer, state, params })
+}
+
+impl Trained {
+    /// [`open`] with the weights of the last step.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(path: &Path) -> Result<Trained> {
+        open(path, Weights::Last)
+    }
+
+    /// [`open`] with their moving average.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open_ema(path: &Path) -> Result<Trained> {
+        open(path, Weights::Average)
+    }
+
+    /// The backends that read what this model has been trained for so far.
+    pub fn trained(&self) -> Vec<Backend> {
+        let seen = self.state.seen.iter().filter(|(_, seen)| seen.targets > 0);
+        let seen: Vec<Backend> = seen.map(|(objective, _)| objective.backend()).collect();
+        if !seen.is_empty() {
+            return seen;
+        }
+        // An imported model: what it saw is not known, what it is for is.
+        self.recipe.schedule.objectives().into_iter().map(|objective| objective.backend()).collect()
+    }
+
+    /// The backend of what the run's last block teaches.
+    pub fn last(&self) -> Backend {
+        let last = self.recipe.schedule.blocks().last().and_then(|block| block.what.pattern().last().copied());
+        last.map_or(Backend::Causal, |objective| objective.backend())
+    }
+
+    /// The masked backend that the run's schedule teaches last, if it teaches any.
+    pub fn last_masked(&self) -> Option<Backend> {
+        let blocks = self.recipe.schedule.blocks();
+        let backends =
+            blocks.iter().rev().flat_map(|block| block.what.pattern().into_iter().rev().map(|o| o.backend()));
+        backends.into_iter().find(|&backend| backend != Backend::Causal)
+    }
+
+    /// Checks that a recipe's model has these sizes, so that a run of it can start from these weights. Dropout is the
+    /// recipe's own affair.
+    ///
+    /// # Errors
+    /// [`Error::Recipe`] with every key that differs, and what to set it to.
+    pub fn check_fits(&self, recipe: &Recipe) -> Result<()> {
+        let (ours, theirs) = (&recipe.model, self.model.config());
+        let kind = |config: &Config| match config.kind {
+            Kind::LtgBert => "ltg-bert".to_owned(),
+            Kind::Llama => "llama".to_owned(),
+        };
+        let mut keys = vec![
+            ("kind", kind(ours), kind(theirs)),
+            ("layers", ours.layers.to_string(), theirs.layers.to_string()),
+            ("hidden", ours.hidden.to_string(), theirs.hidden.to_string()),
+            ("heads", ours.heads.to_string(), theirs.heads.to_string()),
+            ("intermediate", ours.intermediate.to_string(), theirs.intermediate.to_string()),
+            ("norm_eps", format!("{:e}", ours.norm_eps), format!("{:e}", theirs.norm_eps)),
+            ("tied", ours.tied.to_string(), theirs.tied.to_string()),
+        ];
+        // The recipe's is the most that its tokenizer may have, and the tokenizer is the model's.
+        if ours.vocab_size < theirs.vocab_size {
+            keys.push(("vocab_size", ours.vocab_size.to_string(), theirs.vocab_size.to_string()));
+        }
+        keys.retain(|(_, ours, theirs)| ours != theirs);
+        let Some((first, _, _)) = keys.first() else { return Ok(()) };
+        let list =
+            |f: &dyn Fn(&(&str, String, String)) -> String, by: &str| keys.iter().map(f).collect::<Vec<_>>().join(by);
+        let what = format!(
+            "the model to start from has another size ({}); say {}",
+            list(&|(key, ours, theirs)| format!("{key} {theirs}, not {ours}"), ", "),
+            list(&|(key, _, theirs)| format!("--set model.{key}={theirs}"), " "),
+        );
+        Err(Error::Recipe { origin: recipe.name.clone(), place: format!("model.{first}"), what })
+    }
+}
+
+/// The run that a path names, and the checkpoint if it names one (`RUN/checkpoints/…`, `RUN/milestones/…`).
+///
+/// # Errors
+/// [`Error::Usage`] when it is neither.
+pub fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
+    let run = path.parent().and_then(Path::parent);
+    if let Some(run) = run
+        && path.join("state.json").is_file()
+        && run.join(run_folder::RECIPE).is_file()
+    {
+        return Ok((run.to_owned(), Some(path.to_owned())));
+    }
+    run_folder::check_run(path)?;
+    Ok((path.to_owned(), None))
+}

@@ -1,0 +1,302 @@
+//! What an export is made of: files, configuration, names and shapes; which checkpoint; what is refused.
+
+use std::path::Path;
+
+use antlm::files;
+use antlm::hub::config::{LLAMA_CODE, LTG_BERT_CODE};
+use antlm::hub::{Which, export};
+use antlm::model::Model;
+use antlm::recipe::Recipe;
+use antlm::train::trained::Weights;
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use super::folder::{Folder, names, options, save};
+
+fn read(folder: &Path, name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+}
+
+/// Whoever changes the remote code runs `cargo xtask check-export` and writes the new sums here.
+#[test]
+fn the_remote_code_is_what_was_checked() {
+    let sums = [LTG_BERT_CODE, LLAMA_CODE].map(|(name, code)| (name, files::sha256(code.as_bytes())));
+    assert_eq!(
+        sums,
+        [
+            (
+                "modeling_antlm_ltg_bert.py",
+                "9df9680645c4a7282ba3316d6c3c2399df5e196eef2e95e75aed331f8e44df7a".to_owned()
+            ),
+            ("modeling_antlm_llama.py", "0371da4c6bf1a6c7da4b5fe17f4713aaec56c46a79afc0efef7874d1afd7bef1".to_owned()),
+        ]
+    );
+}
+
+#[test]
+fn an_ltg_bert_has_these_files() {
+    let folder = Folder::new();
+    let run = folder.run("run", "ltg-bert-tiny", &["schedule=1 clm + 2 mntp"]);
+    let out = folder.export(&run, "model");
+    assert_eq!(
+        names(&out),
+        [
+            "README.md",
+            "antlm_recipe.toml",
+            "config.json",
+            "generation_config.json",
+            "model.safetensors",
+            "modeling_antlm_ltg_bert.py",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        ]
+    );
+    let class = |name: &str| format!("modeling_antlm_ltg_bert.AntlmLtgBert{name}");
+    let wanted = json!({
+        "model_type": "antlm_ltg_bert",
+        "architectures": ["AntlmLtgBertForMaskedLM"],
+        "auto_map": {
+            "AutoConfig": class("Config"),
+            "AutoModel": class("Model"),
+            "AutoModelForCausalLM": class("ForCausalLM"),
+            "AutoModelForMaskedLM": class("ForMaskedLM"),
+            "AutoModelForSequenceClassification": class("ForSequenceClassification"),
+        },
+        "vocab_size": 270, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
+        "max_position_embeddings": 512, "layer_norm_eps": 1e-7, "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
+        "tie_word_embeddings": true, "use_cache": false, "torch_dtype": "float32",
+        "antlm_masked_alignment": "next-token", "antlm_bidirectional": true,
+        "antlm": {
+            "version": env!("CARGO_PKG_VERSION"), "recipe": "ltg-bert-tiny", "schedule": "1 clm + 2 mntp",
+            "backends": ["causal", "mntp"], "seq_len": 24, "step": 7, "words_seen": {"clm": 7000, "mntp": 7000}, "text_sha256": "aa",
+            "tokenizer_sha256": "bb", "averaged_weights": false,
+        },
+    });
+    assert_eq!(read(&out, "config.json"), wanted);
+    tensors_are_those_of_the_model(&run, &out);
+    the_tokenizer_names_everything(&out, ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]);
+    let generation = json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3, "use_cache": false});
+    assert_eq!(read(&out, "generation_config.json"), generation);
+    let code = std::fs::read_to_string(out.join("modeling_antlm_ltg_bert.py")).unwrap();
+    assert_eq!(code, LTG_BERT_CODE.1);
+    // Every class that the configuration names is there.
+    for class in wanted["auto_map"].as_object().unwrap().values() {
+        let name = class.as_str().unwrap().rsplit('.').next().unwrap();
+        assert!(code.contains(&format!("class {name}(")), "{name}");
+    }
+}
+
+#[test]
+fn a_llama_is_a_plain_one() {
+    let folder = Folder::new();
+    for tied in [false, true] {
+        let set = format!("model.tied={tied}");
+        let run = folder.run(&format!("run-{tied}"), "babyllama-tiny", &[&set, "schedule=2 clm"]);
+        let out = folder.export(&run, &format!("model-{tied}"));
+        let class = |name: &str| format!("modeling_antlm_llama.AntlmLlama{name}");
+        let mut found = read(&out, "config.json");
+        found.as_object_mut().unwrap().remove("antlm");
+        let wanted = json!({
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "auto_map": {
+                "AutoModel": class("Model"),
+                "AutoModelForMaskedLM": class("ForMaskedLM"),
+                "AutoModelForSequenceClassification": class("ForSequenceClassification"),
+            },
+            "vocab_size": 270, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8,
+            "num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 512, "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0, "hidden_act": "silu", "attention_bias": false, "mlp_bias": false,
+            "attention_dropout": 0.0, "initializer_range": 0.02, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
+            "tie_word_embeddings": tied, "use_cache": true, "torch_dtype": "float32",
+            "antlm_masked_alignment": "same-position", "antlm_bidirectional": false,
+        });
+        assert_eq!(found, wanted);
+        for class in wanted["auto_map"].as_object().unwrap().values() {
+            let name = class.as_str().unwrap().rsplit('.').next().unwrap();
+            assert!(LLAMA_CODE.1.contains(&format!("class {name}(")), "{name}");
+        }
+        tensors_are_those_of_the_model(&run, &out);
+        the_tokenizer_names_everything(&out, ["<unk>", "<s>", "</s>", "<pad>", "<mask>"]);
+        let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
+        let names = SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(String::from).collect::<Vec<_>>();
+        assert_eq!(names.contains(&"lm_head.weight".to_owned()), !tied);
+    }
+}
+
+/// Names, shapes and values of the file are those of the run's newest checkpoint; the metadata is what the Hub wants.
+fn tensors_are_those_of_the_model(run: &Path, out: &Path) {
+    let (recipe, _) = Recipe::read(&run.join("recipe.toml")).unwrap();
+    let model = Model::new(&recipe.config()).unwrap();
+    let params = model.init(7);
+    let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(file.len(), model.layout().tensors().len());
+    for tensor in model.layout().tensors() {
+        let found = file.tensor(&tensor.name).unwrap();
+        assert_eq!(found.shape(), tensor.shape, "{}", tensor.name);
+        let values: Vec<u8> = params[tensor.range()].iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert!(found.data() == values, "{}", tensor.name);
+    }
+}
+
+/// All six roles besides the unknown token, the opening mark alone in front, and a space before the first word.
+fn the_tokenizer_names_everything(out: &Path, [unk, open, close, pad, mask]: [&str; 5]) {
+    let map = json!({
+        "unk_token": unk, "bos_token": open, "cls_token": open, "eos_token": close, "sep_token": close, "pad_token": pad,
+        "mask_token": mask,
+    });
+    assert_eq!(read(out, "special_tokens_map.json"), map);
+    let mut config = read(out, "tokenizer_config.json");
+    for (key, name) in map.as_object().unwrap() {
+        assert_eq!(config.as_object_mut().unwrap().remove(key).as_ref(), Some(name));
+    }
+    let wanted = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast", "add_prefix_space": true, "clean_up_tokenization_spaces": false,
+        "model_max_length": 512, "padding_side": "right", "truncation_side": "right",
+        "model_input_names": ["input_ids", "attention_mask"],
+    });
+    assert_eq!(config, wanted);
+    let tokenizer = tokenizers::Tokenizer::from_file(out.join("tokenizer.json")).unwrap();
+    let tokens = |encoding: tokenizers::Encoding| encoding.get_tokens().to_vec();
+    let found = tokens(tokenizer.encode("the cat", true).unwrap());
+    assert_eq!((found[0].as_str(), found[1].as_str(), found.contains(&close.to_owned())), (open, "\u{120}the", false));
+    let pair = tokens(tokenizer.encode(("the", "the"), true).unwrap());
+    assert_eq!(pair, [open, "\u{120}the", open, "\u{120}the"]);
+}
+
+#[test]
+fn the_card_says_what_is_known_and_no_place_of_this_machine() {
+    let folder = Folder::new();
+    let run = folder.run("run", "ltg-bert-tiny", &["schedule=1 clm + 1 mlm"]);
+    let out = folder.path("card");
+    let options = antlm::hub::Options { license: Some("mit".into()), ..options(&run, &out) };
+    export(&options, &mut |_, _, _| Ok(())).unwrap();
+    let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+    for words in [
+        "license: \"mit\"",
+        "pipeline_tag: fill-mask",
+        "# card\n",
+        "`1 clm + 1 mlm`",
+        "| words seen, `clm` | 7,000 (10,500 targets) |",
+        "| text (SHA-256 of the prepared text) | `aa` |",
+        "is about token k (backend `mlm`)",
+        "Nothing was measured at this checkpoint",
+        "Licence: mit.",
+        "childes.train",
+    ] {
+        assert!(card.contains(words), "{words}: {card}");
+    }
+    for name in names(&out) {
+        let text = String::from_utf8_lossy(&std::fs::read(out.join(&name)).unwrap()).into_owned();
+        assert!(!text.contains("/home/me"), "{name} tells a folder");
+    }
+}
+
+#[test]
+fn scores_of_these_very_weights_are_in_the_card() {
+    use antlm::eval::results::TaskResult;
+    let folder = Folder::new();
+    let run = folder.run("run", "ltg-bert-tiny", &[]);
+    let weights = files::sha256_file(&run.join("checkpoints/step-000000007/model.safetensors")).unwrap();
+    for (task, weights, limit) in
+        [("blimp", weights.as_str(), None), ("ewok", "others", None), ("wug-adj", &weights, Some(5))]
+    {
+        let mut result = TaskResult::new(task, "2026");
+        (result.backend, result.metric, result.score, result.n) =
+            (Some(antlm::objective::Backend::Mlm), "accuracy".into(), 61.25, 59875);
+        (result.checkpoint.name, result.checkpoint.weights, result.limit) =
+            ("step-000000007".into(), weights.into(), limit);
+        result.write(&result.path(&run)).unwrap();
+    }
+    let card = std::fs::read_to_string(folder.export(&run, "model").join("README.md")).unwrap();
+    assert!(card.contains("| blimp | `mlm` | 2026 | accuracy | 61.25 | 59,875 |"), "{card}");
+    assert!(!card.contains("ewok") && !card.contains("wug-adj"), "{card}");
+}
+
+#[test]
+fn checkpoints_are_chosen_by_step_name_and_path() {
+    let folder = Folder::new();
+    let run = folder.run("run", "ltg-bert-tiny", &[]);
+    let (recipe, _) = Recipe::read(&run.join("recipe.toml")).unwrap();
+    save(&run, &recipe, 12);
+    let step = |which: Which, weights: Weights, name: &str| {
+        let out = folder.path(name);
+        let options = antlm::hub::Options { which, weights, ..options(&run, &out) };
+        export(&options, &mut |_, _, _| Ok(())).unwrap();
+        let config = read(&out, "config.json");
+        (config["antlm"]["step"].as_u64().unwrap(), config["antlm"]["averaged_weights"] == true)
+    };
+    assert_eq!(step(Which::Last, Weights::Last, "a"), (12, false));
+    assert_eq!(step(Which::One("step-7".into()), Weights::Last, "b"), (7, false));
+    assert_eq!(step(Which::One("7".into()), Weights::Average, "c"), (7, true));
+    let path = run.join("checkpoints/step-000000007");
+    assert_eq!(step(Which::One(path.display().to_string()), Weights::Last, "d"), (7, false));
+    let one = folder.export(&path, "e");
+    assert_eq!(read(&one, "config.json")["antlm"]["step"], 7);
+    let bytes = |name: &str| std::fs::read(folder.path(name).join("model.safetensors")).unwrap();
+    assert!(
+        bytes("b") == bytes("d") && bytes("b") == bytes("e") && bytes("b") != bytes("c") && bytes("a") != bytes("b")
+    );
+}
+
+#[test]
+fn every_milestone_gets_a_folder_of_its_own() {
+    let folder = Folder::new();
+    let run = folder.run("run", "babyllama-tiny", &[]);
+    let (recipe, _) = Recipe::read(&run.join("recipe.toml")).unwrap();
+    let milestones = |out: &str| {
+        let options = antlm::hub::Options { which: Which::Milestones, ..options(&run, &folder.path(out)) };
+        export(&options, &mut |_, _, _| Ok(()))
+    };
+    let none = milestones("none").unwrap_err().to_string();
+    assert!(none.contains("no milestones") && none.contains("--checkpoint"), "{none}");
+    std::fs::create_dir(run.join("milestones")).unwrap();
+    for (step, name) in [(3, "chck_1M"), (20, "chck_10M"), (9, "chck_2M")] {
+        save(&run, &recipe, step);
+        let place = run.join(format!("checkpoints/step-{step:09}"));
+        std::fs::rename(place, run.join("milestones").join(name)).unwrap();
+    }
+    let written = milestones("all").unwrap();
+    let out = folder.path("all");
+    assert_eq!(written, ["chck_1M", "chck_2M", "chck_10M"].map(|name| out.join(name)));
+    // No configuration above them: a reader that asks the folder for a revision fails instead of reading the wrong one.
+    assert_eq!(names(&out), ["chck_10M", "chck_1M", "chck_2M"]);
+    assert_eq!(read(&out.join("chck_2M"), "config.json")["antlm"]["step"], 9);
+    let options = antlm::hub::Options { which: Which::One("chck_10M".into()), ..options(&run, &folder.path("one")) };
+    export(&options, &mut |_, _, _| Ok(())).unwrap();
+    assert_eq!(read(&folder.path("one"), "config.json")["antlm"]["step"], 20);
+    // A damaged one: nothing at all is left.
+    std::fs::write(run.join("milestones/chck_2M/model.safetensors"), "x").unwrap();
+    assert!(milestones("broken").unwrap_err().to_string().contains("chck_2M"));
+    assert!(!names(&folder.path("")).iter().any(|name| name.contains("broken")), "{:?}", names(&folder.path("")));
+}
+
+#[test]
+fn what_cannot_be_exported_is_refused_with_a_word_of_why() {
+    let folder = Folder::new();
+    let run = folder.run("run", "ltg-bert-tiny", &["optimizer.ema_decay=0.0"]);
+    let other = folder.run("other", "ltg-bert-tiny", &[]);
+    let before = names(&folder.path(""));
+    let refused = |change: &dyn Fn(&mut antlm::hub::Options), words: &[&str]| {
+        let mut options = options(&run, &folder.path("new"));
+        change(&mut options);
+        let error = export(&options, &mut |_, _, _| Ok(())).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
+        assert_eq!(names(&folder.path("")), before);
+    };
+    refused(&|o| o.out = folder.path("antlm-0.5"), &["dot", "antlm-0-5"]);
+    refused(&|o| o.out = run.clone(), &["exists already"]);
+    refused(&|o| o.run = folder.path("nowhere"), &["nowhere"]);
+    refused(&|o| o.which = Which::One("step-99".into()), &["step-99", "step-7"]);
+    refused(&|o| o.which = Which::One("../../etc".into()), &["no checkpoint"]);
+    let others = other.join("checkpoints/step-000000007").display().to_string();
+    refused(&|o| o.which = Which::One(others.clone()), &["another run"]);
+    let stop = |_: usize, _: usize, _: &Path| Err(antlm::Error::Stopped { signal: 2, left: "x".into() });
+    assert!(export(&options(&run, &folder.path("new")), &mut { stop }).is_err());
+    assert_eq!(names(&folder.path("")), before);
+}
