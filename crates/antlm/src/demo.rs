@@ -103,12 +103,12 @@ pub fn run(
     progress: &mut dyn FnMut(Progress<'_>) -> Result<()>,
     cancel: &dyn Fn() -> Option<i32>,
 ) -> Result<Report> {
-    let all = Text::write(dir, settings)?;
+    let pairs = text(dir, settings)?;
     let mut models = Vec::new();
-    let mut text = None;
+    let mut prepared = None;
     for (number, name) in MODELS.into_iter().enumerate() {
         let folder = dir.join(name);
-        text = Some(train(dir, number, settings, progress, cancel)?);
+        prepared = Some(train(dir, number, settings, progress, cancel)?);
         let found = info::read(&folder)?;
         let mut scorer = Scorer::open(&folder)?;
         let mut row = Row::new(name, Some(found.schedule.clone()));
@@ -116,7 +116,7 @@ pub fn run(
             let mut score = |sentence: &str| Ok(scorer.score(sentence, backend)?.total);
             let mut asked =
                 |done, of| stopped(dir, cancel).and_then(|()| progress(Progress::Asking(name, backend, done, of)));
-            row.pairs.insert(backend, accuracies(&all.pairs, &mut score, &mut asked)?);
+            row.pairs.insert(backend, accuracies(&pairs, &mut score, &mut asked)?);
             let of_backend = || found.dev.iter().filter(|dev| dev.backend == backend);
             if let Some(dev) = of_backend().next_back() {
                 row.dev_loss.insert(backend, dev.loss);
@@ -127,53 +127,49 @@ pub fn run(
         }
         models.push(row);
     }
-    if let Some(prepared) = text {
-        models.push(trigram(&prepared, &all, settings)?);
+    if let Some(prepared) = prepared {
+        models.push(trigram(&prepared, &pairs, settings)?);
     }
     Ok(Report { models })
 }
 
-/// The text of the demonstration, on disk, and its pairs.
-struct Text {
-    pairs: Vec<Vec<Pair>>,
-}
-
-impl Text {
-    fn write(dir: &Path, settings: &Settings) -> Result<Text> {
-        let file = dir.join(SETTINGS);
-        let wanted =
-            serde_json::to_string_pretty(settings).map_err(|e| Error::data(&file, "settings", e.to_string()))?;
-        match fs::read_to_string(&file) {
-            Ok(found) if found.trim_end() == wanted => {}
-            Ok(_) => {
-                let what = "holds a demonstration with another seed or of another version of antlm";
-                return Err(Error::Usage(format!("{}: {what}; give another --out, or remove it", dir.display())));
-            }
-            Err(_) => {
-                run_folder::check_new(dir)?;
-                fs::create_dir_all(dir).map_err(Error::io(dir))?;
-                files::write_atomic(&file, format!("{wanted}\n").as_bytes())?;
-            }
+/// Writes the text and the pairs if they are not there, and returns the pairs.
+fn text(dir: &Path, settings: &Settings) -> Result<Vec<Vec<Pair>>> {
+    let file = dir.join(SETTINGS);
+    let wanted = serde_json::to_string_pretty(settings).map_err(|e| Error::data(&file, "settings", e.to_string()))?;
+    match fs::read_to_string(&file) {
+        Ok(found) if found.trim_end() == wanted => {}
+        Ok(_) => {
+            let what = "holds a demonstration with another seed or of another version of antlm";
+            return Err(Error::Usage(format!("{}: {what}; give another --out, or remove it", dir.display())));
         }
-        for (name, part, words) in
-            [("train.txt", Part::Train, settings.words), ("dev.txt", Part::Dev, settings.dev_words)]
-        {
-            let path = dir.join(name);
-            if !path.exists() {
-                let mut file = files::AtomicFile::create(&path)?;
-                sample::write(words, settings.seed, part, &mut file).map_err(Error::io(&path))?;
-                file.finish()?;
-            }
+        Err(_) => {
+            run_folder::check_new(dir)?;
+            fs::create_dir_all(dir).map_err(Error::io(dir))?;
+            files::write_atomic(&file, format!("{wanted}\n").as_bytes())?;
         }
-        let pairs = pairs::write(settings.pairs, settings.seed);
-        let place = dir.join("pairs");
-        if pairs::phenomena().any(|uid| !place.join(format!("{uid}.jsonl")).exists()) {
-            // Nothing, or what an interrupted call left.
-            let _ = fs::remove_dir_all(&place);
-            pairs::save(&pairs, &place)?;
-        }
-        Ok(Text { pairs })
     }
+    for (name, part, words) in [("train.txt", Part::Train, settings.words), ("dev.txt", Part::Dev, settings.dev_words)]
+    {
+        let path = dir.join(name);
+        if !path.exists() {
+            let mut file = files::AtomicFile::create(&path)?;
+            sample::write(words, settings.seed, part, &mut file).map_err(Error::io(&path))?;
+            file.finish()?;
+        }
+    }
+    let pairs = pairs::make(settings.pairs, settings.seed);
+    let place = dir.join("pairs");
+    let there: Vec<_> =
+        pairs::phenomena().map(|uid| place.join(format!("{uid}.jsonl"))).filter(|p| p.exists()).collect();
+    if there.len() < pairs.len() {
+        // What an interrupted call left is written again.
+        for path in there {
+            fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+        pairs::save(&pairs, &place)?;
+    }
+    Ok(pairs)
 }
 
 /// Trains a model, or goes on with it, or leaves it when it is done; gives back the text.
@@ -242,14 +238,14 @@ fn accuracies(
 }
 
 /// The row of a trigram model on the same tokens.
-fn trigram(prepared: &Prepared, text: &Text, settings: &Settings) -> Result<Row> {
+fn trigram(prepared: &Prepared, pairs: &[Vec<Pair>], settings: &Settings) -> Result<Row> {
     let recipe = Recipe::load("demo-clm", &settings.set)?;
     let packing = Packing { recipe: &recipe, objective: Objective::Clm, rng: Rng::new(0), step: 0 };
     let train = packing.batches(&prepared.train, 0..prepared.train.len());
     let model = Trigram::new(prepared.train.vocab_size(), &train);
     let mut row = Row::new(TRIGRAM, None);
     let mut score = |sentence: &str| Ok(model.logprobs(&batch(&prepared.tokenizer, sentence)?).iter().sum());
-    row.pairs.insert(Backend::Causal, accuracies(&text.pairs, &mut score, &mut |_, _| Ok(()))?);
+    row.pairs.insert(Backend::Causal, accuracies(pairs, &mut score, &mut |_, _| Ok(()))?);
     if let Some(dev) = &prepared.dev {
         let batches = packing.batches(dev, 0..dev.len());
         let logprobs: Vec<f64> = batches.iter().flat_map(|batch| model.logprobs(batch)).collect();
@@ -267,10 +263,89 @@ impl Row {
     fn new(name: &str, schedule: Option<String>) -> Row {
         Row { name: name.into(), schedule, pairs: BTreeMap::new(), dev_loss: BTreeMap::new(), masked_before: None }
     }
+}
 
-    /// The best mean accuracy of its backends.
-    pub fn best(&self) -> Option<(Backend, f64)> {
-        let means = self.pairs.iter().filter_map(|(&backend, found)| Some((backend, *found.get("mean")?)));
-        means.max_by(|a, b| a.1.total_cmp(&b.1))
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A demonstration of a moment: it has all parts of the real one and learns nothing.
+    fn small(seed: u64) -> Settings {
+        let set = ["model.layers=1", "model.hidden=16", "model.intermediate=16", "model.vocab_size=400"];
+        Settings { words: 1500, dev_words: 200, pairs: 4, set: set.map(String::from).into(), ..Settings::new(seed) }
+    }
+
+    fn quietly(dir: &Path, settings: &Settings) -> Result<Report> {
+        run(dir, settings, &mut |_| Ok(()), &|| None)
+    }
+
+    #[test]
+    fn every_model_is_asked_with_every_backend_that_it_was_trained_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("demo");
+        let report = quietly(&dir, &small(1)).unwrap();
+        let rows: Vec<(&str, Vec<Backend>)> =
+            report.models.iter().map(|row| (row.name.as_str(), row.pairs.keys().copied().collect())).collect();
+        let (causal, mlm, mntp) = (Backend::Causal, Backend::Mlm, Backend::Mntp);
+        assert_eq!(
+            rows,
+            [
+                ("clm", vec![causal]),
+                ("mlm", vec![mlm]),
+                ("antlm", vec![causal, mlm]),
+                ("antlm-mntp", vec![causal, mntp]),
+                (TRIGRAM, vec![causal]),
+            ]
+        );
+        for row in &report.models {
+            assert!(row.pairs.keys().eq(row.dev_loss.keys()) && row.dev_loss.values().all(|loss| loss.is_finite()));
+            for found in row.pairs.values() {
+                let phenomena: Vec<f64> = pairs::phenomena().map(|uid| found[uid]).collect();
+                assert!((found["mean"] - phenomena.iter().sum::<f64>() / 7.0).abs() < 1e-9, "{found:?}");
+            }
+            assert_eq!(row.masked_before.is_some(), row.name.starts_with("antlm"));
+        }
+        let json = serde_json::to_value(&report).unwrap();
+        assert!(
+            json["models"][2]["pairs"]["mlm"]["mean"].is_number() && json["models"][2]["dev_loss"]["mlm"].is_number()
+        );
+        // What is done is not done again, and another seed's folder is left alone.
+        let mut trained = 0;
+        let mut count = |p: Progress<'_>| {
+            trained += u32::from(matches!(p, Progress::Training(..)));
+            Ok(())
+        };
+        assert_eq!(run(&dir, &small(1), &mut count, &|| None).unwrap(), report);
+        assert_eq!(trained, 0);
+        let error = quietly(&dir, &small(2)).unwrap_err().to_string();
+        assert!(error.contains("another seed"), "{error}");
+    }
+
+    #[test]
+    fn one_that_was_stopped_goes_on_to_the_same_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, whole) = (folder.path().join("stopped"), folder.path().join("whole"));
+        let (steps, stop_at) = (Cell::new(0), Cell::new(30)); // in the second model
+        let mut count = |p: Progress<'_>| {
+            steps.set(steps.get() + u32::from(matches!(p, Progress::Training(_, Event::Step { .. }))));
+            Ok(())
+        };
+        let cancel = || (steps.get() >= stop_at.get()).then_some(2);
+        let error = run(&dir, &small(3), &mut count, &cancel).unwrap_err().to_string();
+        assert!(error.contains("SIGINT") && error.contains("stopped"), "{error}");
+        stop_at.set(u32::MAX);
+        let report = run(&dir, &small(3), &mut count, &cancel).unwrap();
+        assert_eq!(report, quietly(&whole, &small(3)).unwrap());
+    }
+
+    #[test]
+    fn a_folder_with_something_else_in_it_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.txt"), "mine").unwrap();
+        let error = quietly(folder.path(), &small(1)).unwrap_err().to_string();
+        assert!(error.contains("exists already"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::args::SamplePairs;
 
 pub fn run(args: &SamplePairs, out: &mut impl Write) -> Result<()> {
-    let all = pairs::write(args.per_phenomenon, args.seed);
+    let all = pairs::make(args.per_phenomenon, args.seed);
     pairs::save(&all, &args.out)?;
     for (uid, pairs) in pairs::phenomena().zip(&all) {
         writeln!(out, "{}: {} pairs", args.out.join(uid).with_extension("jsonl").display(), pairs.len())?;

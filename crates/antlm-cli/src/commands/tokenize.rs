@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, Write};
 
-use antlm::eval::open;
 use antlm::text::tokens::cut;
+use antlm::train::trained;
 use antlm::{Error, text::tokenizer::Tokenizer};
 use anyhow::Result;
 
@@ -11,7 +11,7 @@ use crate::args::Tokenize;
 use crate::output::{grouped, table};
 
 pub fn run(args: &Tokenize, input: impl BufRead, out: &mut impl Write) -> Result<()> {
-    let tokenizer = open::tokenizer(&args.from)?;
+    let tokenizer = trained::tokenizer(&args.from)?;
     for text in super::score::texts(args.text.as_deref(), input) {
         let text = text?;
         if args.decode {

@@ -292,3 +292,30 @@ fn the_schema_is_json_and_suggestions_reach_the_user() {
     refused(folder.path(), &["plan", "babyllama-tiny", "--set", "layers=3"], &["did you mean `model.layers`?"]);
     refused(folder.path(), &["plan", "babylama-tiny"], &["did you mean `babyllama-tiny`?"]);
 }
+
+#[test]
+fn pairs_are_files_that_are_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["sample-pairs", "--per-phenomenon", "3", "--seed", "2", "--out", "pairs"];
+    let output = antlm(folder.path(), &args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().filter(|line| line.ends_with(".jsonl: 4 pairs")).count(), 7);
+    let text = std::fs::read_to_string(folder.path().join("pairs/npi.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert!(first["sentence_good"].is_string() && first["UID"] == "npi" && text.lines().count() == 4, "{text}");
+    refused(folder.path(), &args, &["pairs/agreement_distance.jsonl", "exists"]);
+    for wrong in ["0", "-1", "many"] {
+        let output = antlm(folder.path(), &["sample-pairs", "--per-phenomenon", wrong, "--out", "x"]);
+        assert_eq!(output.status.code(), Some(2), "{wrong}");
+    }
+}
+
+#[test]
+fn the_demo_takes_no_folder_of_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("mine")).unwrap();
+    std::fs::write(folder.path().join("mine/thesis.txt"), "mine").unwrap();
+    refused(folder.path(), &["demo", "--out", "mine", "--quiet"], &["mine", "exists already"]);
+    std::fs::write(folder.path().join("mine/demo.json"), "{}").unwrap();
+    refused(folder.path(), &["demo", "--out", "mine", "--quiet"], &["mine", "another seed", "--out"]);
+}

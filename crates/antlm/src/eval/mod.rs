@@ -3,7 +3,6 @@
 
 pub mod fill;
 pub mod generate;
-pub mod open;
 pub mod results;
 pub mod sampling;
 pub mod score;

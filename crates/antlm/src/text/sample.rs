@@ -247,7 +247,7 @@ mod tests {
         let parts = [Part::Train, Part::Dev].map(|part| text(20_000, 4, part));
         let [train, dev] = parts.each_ref().map(|text| text.lines().filter(|l| !l.is_empty()).collect::<BTreeSet<_>>());
         assert!(train.is_disjoint(&dev));
-        let pairs = pairs::write(100, 4);
+        let pairs = pairs::make(100, 4);
         for pair in pairs.iter().flatten() {
             let (good, bad) = (&*pair.sentence_good, &*pair.sentence_bad);
             assert!(![&train, &dev].iter().any(|set| set.contains(good) || set.contains(bad)), "{pair:?}");

@@ -17,9 +17,8 @@ pub struct Cut {
     pub ids: Vec<u32>,
     /// Their names in tokenizer.json: `[n]`.
     pub tokens: Vec<String>,
-    /// First character and the one behind the last, counted in Unicode characters from 0: `[n]`. A space before a word
-    /// belongs to it, but for the one that the tokenizer adds to the first word. A character of several tokens belongs
-    /// to each of them.
+    /// First character and the one behind the last, counted in Unicode characters from 0: `[n]`. See
+    /// [`Tokenizer::encode_with_offsets`].
     pub offsets: Vec<(usize, usize)>,
     /// Words: runs of what is not whitespace.
     pub words: u64,
@@ -39,21 +38,8 @@ pub struct Cut {
 /// # Errors
 /// As [`Tokenizer::encode`].
 pub fn cut(tokenizer: &Tokenizer, text: &str) -> Result<Cut> {
-    let ids = tokenizer.encode(text)?;
-    let added = with_prefix(text).len() - text.len();
-    // The number of the character that each byte belongs to.
-    let character: Vec<usize> =
-        text.chars().enumerate().flat_map(|(number, c)| std::iter::repeat_n(number, c.len_utf8())).collect();
-    let (mut tokens, mut offsets) = (Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()));
-    let (mut bytes, mut start) = (Vec::new(), 0);
-    for &id in &ids {
-        tokenizer.push_bytes(id, &mut bytes);
-        let (from, to) = (start.max(added) - added, bytes.len() - added);
-        let first = character.get(from).map_or(0, |&number| number);
-        offsets.push((first, if from < to { character[to - 1] + 1 } else { first }));
-        tokens.push(tokenizer.token(id).unwrap_or_default().to_owned());
-        start = bytes.len();
-    }
+    let (ids, offsets) = tokenizer.encode_with_offsets(text)?;
+    let tokens = ids.iter().map(|&id| tokenizer.token(id).unwrap_or_default().to_owned()).collect();
     Ok(Cut { text: text.to_owned(), ids, tokens, offsets, words: super::words::count(text) })
 }
 
@@ -162,7 +148,7 @@ mod tests {
         let cut = cut(&tokenizer, "é🐙!").unwrap();
         assert_eq!(cut.offsets.last(), Some(&(2, 3)));
         assert!(cut.offsets.iter().filter(|&&at| at == (1, 2)).count() > 1, "{cut:?}");
-        // An added space that is a token of its own has no place in the text.
+        // An added space that is a token of its own counts as the first character.
         assert_eq!((cut.words, cut.offsets[0].0), (1, 0));
     }
 

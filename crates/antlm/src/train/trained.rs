@@ -7,6 +7,7 @@ use super::run_folder;
 use crate::model::{Config, Kind, Model};
 use crate::objective::Backend;
 use crate::recipe::Recipe;
+use crate::text::prepare;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
 
@@ -93,15 +94,15 @@ impl Trained {
         open(path, Weights::Average)
     }
 
-    /// The backends that read what this model has been trained for so far.
+    /// The backends that read what this model has been trained for so far; of an imported one, what its schedule says.
     pub fn trained(&self) -> Vec<Backend> {
         let seen = self.state.seen.iter().filter(|(_, seen)| seen.targets > 0);
-        let seen: Vec<Backend> = seen.map(|(objective, _)| objective.backend()).collect();
-        if !seen.is_empty() {
-            return seen;
-        }
-        // An imported model: what it saw is not known, what it is for is.
-        self.recipe.schedule.objectives().into_iter().map(|objective| objective.backend()).collect()
+        let objectives = match self.recipe.imported {
+            // What it saw is not known, what it is for is.
+            Some(_) => self.recipe.schedule.objectives(),
+            None => seen.map(|(&objective, _)| objective).collect(),
+        };
+        objectives.into_iter().map(|objective| objective.backend()).collect()
     }
 
     /// The backend of what the run's last block teaches.
@@ -153,6 +154,26 @@ impl Trained {
         );
         Err(Error::Recipe { origin: recipe.name.clone(), place: format!("model.{first}"), what })
     }
+}
+
+/// The tokenizer of a run, a checkpoint or a prepared folder, or the tokenizer.json that is named.
+///
+/// # Errors
+/// [`Error::Usage`] when the path is none of these, and what [`Tokenizer::load`] says of the file.
+pub fn tokenizer(path: &Path) -> Result<Tokenizer> {
+    if path.is_file() {
+        return Tokenizer::load(path, None);
+    }
+    let folder = if path.join(prepare::SUMMARY_FILE).is_file() {
+        path.to_owned()
+    } else if let Ok((run, _)) = locate(path) {
+        run
+    } else {
+        let what = if path.exists() { "has no tokenizer" } else { "no such file or folder" };
+        let advice = "give a run, a folder that `antlm prepare` made, or a tokenizer.json";
+        return Err(Error::Usage(format!("{}: {what}; {advice}", path.display())));
+    };
+    Tokenizer::load(folder.join(run_folder::TOKENIZER), None)
 }
 
 /// The run that a path names, and the checkpoint if it names one (`RUN/checkpoints/…`, `RUN/milestones/…`).

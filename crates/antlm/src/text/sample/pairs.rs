@@ -155,11 +155,11 @@ pub fn headings() -> impl Iterator<Item = &'static str> {
 /// [`Part::Test`], and no pair occurs twice.
 ///
 /// ```
-/// let pairs = antlm::text::sample::pairs::write(2, 1);
+/// let pairs = antlm::text::sample::pairs::make(2, 1);
 /// assert_eq!(pairs[1][0].uid, "agreement_attractor");
 /// assert_ne!(pairs[1][0].sentence_good, pairs[1][0].sentence_bad);
 /// ```
-pub fn write(count: u32, seed: u64) -> Vec<Vec<Pair>> {
+pub fn make(count: u32, seed: u64) -> Vec<Vec<Pair>> {
     (0..ALL.len()).map(|phenomenon| of_phenomenon(phenomenon, count.next_multiple_of(2), seed)).collect()
 }
 
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_good_sentence_parses_and_the_bad_one_does_not() {
-        for pair in write(400, 5).iter().flatten() {
+        for pair in make(400, 5).iter().flatten() {
             assert!(parses(&pair.sentence_good), "{}: {}", pair.uid, pair.sentence_good);
             assert!(!parses(&pair.sentence_bad), "{}: {}", pair.uid, pair.sentence_bad);
         }
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn pairs_differ_in_one_word_which_is_as_often_right_as_wrong() {
-        for pairs in write(300, 6) {
+        for pairs in make(300, 6) {
             let mut counts: BTreeMap<String, [u32; 2]> = BTreeMap::new();
             let mut both: Vec<String> = Vec::new();
             for pair in &pairs {
@@ -296,11 +296,11 @@ mod tests {
 
     #[test]
     fn pairs_depend_on_the_seed_alone() {
-        assert_eq!(write(10, 1), write(10, 1));
-        assert_ne!(write(10, 1), write(10, 2));
-        assert_eq!(write(10, 1)[3], write(20, 1)[3][..10]);
-        assert_eq!(write(3, 1)[0].len(), 4);
-        let json = serde_json::to_value(&write(2, 1)[0][0]).unwrap();
+        assert_eq!(make(10, 1), make(10, 1));
+        assert_ne!(make(10, 1), make(10, 2));
+        assert_eq!(make(10, 1)[3], make(20, 1)[3][..10]);
+        assert_eq!(make(3, 1)[0].len(), 4);
+        let json = serde_json::to_value(&make(2, 1)[0][0]).unwrap();
         for key in ["sentence_good", "UID", "field", "linguistics_term", "simple_LM_method", "pair_id"] {
             assert!(json.get(key).is_some(), "{key}");
         }
