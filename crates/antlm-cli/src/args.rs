@@ -15,7 +15,7 @@ pub use read::{Fill, Generate, Tokenize};
 #[command(
     version,
     after_help = "\
-To begin with, in under three minutes and without any text of your own:
+To begin with, in two to three minutes and without any text of your own:
   antlm demo
 
 A model of your own text:
@@ -55,7 +55,7 @@ pub enum Command {
     Completions(Completions),
 }
 
-/// See what AntLM is: text, four tiny models and what each has learnt, in under three minutes
+/// See what AntLM is: text, four tiny models and what each has learnt, in two to three minutes on two cores
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
