@@ -10,14 +10,14 @@ use std::path::Path;
 use antlm_nn::rng::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::eval::score::{Scorer, causal};
+use crate::eval::pack::Request;
+use crate::eval::score::{Scorer, framed};
 use crate::eval::trigram::Trigram;
 use crate::objective::{Backend, Batch, Objective};
 use crate::recipe::Recipe;
 use crate::text::prepare::{self, Prepared};
 use crate::text::sample::pairs::{self, Pair};
 use crate::text::sample::{self, Part};
-use crate::text::special::CLS;
 use crate::text::tokenizer::Tokenizer;
 use crate::train::events::{Event, Moment};
 use crate::train::step::Packing;
@@ -65,7 +65,7 @@ pub enum Progress<'a> {
     /// A model trains; its number among [`MODELS`] and what happened.
     Training(usize, &'a Event),
     /// A model answers: its name, how it is read, pairs done and pairs in all.
-    Asking(&'a str, Backend, usize, usize),
+    Asking(&'a str, Backend, u64, u64),
 }
 
 /// What a model has learnt.
@@ -111,12 +111,14 @@ pub fn run(
         prepared = Some(train(dir, number, settings, progress, cancel)?);
         let found = info::read(&folder)?;
         let mut scorer = Scorer::open(&folder)?;
+        let requests = sentences(&scorer.model().tokenizer, &pairs)?;
         let mut row = Row::new(name, Some(found.schedule.clone()));
         for backend in scorer.trained() {
-            let mut score = |sentence: &str| Ok(scorer.score(sentence, backend)?.total);
             let mut asked =
                 |done, of| stopped(dir, cancel).and_then(|()| progress(Progress::Asking(name, backend, done, of)));
-            row.pairs.insert(backend, accuracies(&pairs, &mut score, &mut asked)?);
+            let scores = scorer.log_probabilities(&requests, backend, &mut asked)?;
+            let scores: Vec<f64> = scores.iter().map(|tokens| tokens.iter().sum()).collect();
+            row.pairs.insert(backend, accuracies(&pairs, &scores));
             let of_backend = || found.dev.iter().filter(|dev| dev.backend == backend);
             if let Some(dev) = of_backend().next_back() {
                 row.dev_loss.insert(backend, dev.loss);
@@ -213,28 +215,26 @@ fn stopped(dir: &Path, cancel: &dyn Fn() -> Option<i32>) -> Result<()> {
     cancel().map_or(Ok(()), |signal| Err(Error::Stopped { signal, left: left(dir) }))
 }
 
-/// Per cent of the pairs whose good sentence scores higher, by phenomenon and on average. A tie is not right.
-fn accuracies(
-    pairs: &[Vec<Pair>],
-    score: &mut dyn FnMut(&str) -> Result<f64>,
-    asked: &mut dyn FnMut(usize, usize) -> Result<()>,
-) -> Result<BTreeMap<String, f64>> {
-    let (mut done, of) = (0, pairs.iter().map(Vec::len).sum());
+/// Per cent of the pairs whose good sentence is the likelier one, for each phenomenon and in the mean. `scores` are the
+/// log-probabilities of [`sentences`].
+fn accuracies(pairs: &[Vec<Pair>], scores: &[f64]) -> BTreeMap<String, f64> {
+    let mut scores = scores.chunks_exact(2);
     let mut found = BTreeMap::new();
     for pairs in pairs {
-        let mut right = 0;
-        for pair in pairs {
-            right += u32::from(score(&pair.sentence_good)? > score(&pair.sentence_bad)?);
-            done += 1;
-            asked(done, of)?;
-        }
+        let right = scores.by_ref().take(pairs.len()).filter(|pair| pair[0] > pair[1]).count();
         if let Some(pair) = pairs.first() {
-            found.insert(pair.uid.to_owned(), 100.0 * f64::from(right) / pairs.len() as f64);
+            found.insert(pair.uid.to_owned(), 100.0 * right as f64 / pairs.len() as f64);
         }
     }
     let mean = found.values().sum::<f64>() / found.len().max(1) as f64;
     found.insert("mean".into(), mean);
-    Ok(found)
+    found
+}
+
+/// The sentences of all pairs, good and bad by turns, as requests for all their tokens.
+fn sentences(tokenizer: &Tokenizer, pairs: &[Vec<Pair>]) -> Result<Vec<Request>> {
+    let sentences = pairs.iter().flatten().flat_map(|pair| [&pair.sentence_good, &pair.sentence_bad]);
+    sentences.map(|sentence| Ok(Request::all(framed(tokenizer, sentence)?))).collect()
 }
 
 /// The row of a trigram model on the same tokens.
@@ -244,8 +244,11 @@ fn trigram(prepared: &Prepared, pairs: &[Vec<Pair>], settings: &Settings) -> Res
     let train = packing.batches(&prepared.train, 0..prepared.train.len());
     let model = Trigram::new(prepared.train.vocab_size(), &train);
     let mut row = Row::new(TRIGRAM, None);
-    let mut score = |sentence: &str| Ok(model.logprobs(&batch(&prepared.tokenizer, sentence)?).iter().sum());
-    row.pairs.insert(Backend::Causal, accuracies(pairs, &mut score, &mut |_, _| Ok(()))?);
+    let mut scores = Vec::new();
+    for request in sentences(&prepared.tokenizer, pairs)? {
+        scores.push(model.logprobs(&causal(&request.ids)).iter().sum());
+    }
+    row.pairs.insert(Backend::Causal, accuracies(pairs, &scores));
     if let Some(dev) = &prepared.dev {
         let batches = packing.batches(dev, 0..dev.len());
         let logprobs: Vec<f64> = batches.iter().flat_map(|batch| model.logprobs(batch)).collect();
@@ -254,9 +257,11 @@ fn trigram(prepared: &Prepared, pairs: &[Vec<Pair>], settings: &Settings) -> Res
     Ok(row)
 }
 
-fn batch(tokenizer: &Tokenizer, sentence: &str) -> Result<Batch> {
-    let ids: Vec<u32> = std::iter::once(CLS).chain(tokenizer.encode(sentence)?).collect();
-    Ok(causal(&ids))
+/// Every token after the first, from what is left of it.
+fn causal(ids: &[u32]) -> Batch {
+    let n = ids.len() as u32;
+    let (rows, targets) = ((0..n - 1).collect(), ids[1..].to_vec());
+    Batch { ids: ids.to_vec(), bounds: vec![0, n], rows, targets, causal: true, first_row: 0 }
 }
 
 impl Row {

@@ -273,6 +273,23 @@ impl<'a> Tape<'a> {
         &self.values[act.id]
     }
 
+    /// How many values there are; see [`Tape::release`].
+    pub fn mark(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Gives back the buffers of all values made since `mark` but `kept`, which must not be used any more. In a pass with
+    /// gradients nothing happens, for its backward needs them all.
+    pub fn release(&mut self, mark: usize, kept: Act) {
+        if self.grads.is_some() {
+            return;
+        }
+        for id in (mark..self.values.len()).filter(|&id| id != kept.id) {
+            let buffer = std::mem::take(&mut self.values[id]);
+            self.pool.give(buffer);
+        }
+    }
+
     fn parameter(&self, view: View) -> &'a [f32] {
         &self.params[view.range()]
     }

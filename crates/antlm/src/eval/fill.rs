@@ -298,7 +298,8 @@ impl Filler {
             let bounds = (0..=beams.len()).map(|beam| (beam * n) as u32).collect();
             let picked = (0..beams.len()).map(|beam| (beam * n + row) as u32).collect();
             let mut tape = Tape::new(params, None, None, &mut self.pool)?;
-            let logits = model.logits(&mut tape, &Rows { ids, bounds, picked, causal: false, first: 0 })?;
+            let logits =
+                model.logits(&mut tape, &Rows { ids, bounds, picked, causal: false, first: 0, shared: None })?;
             all.extend(tape.value(logits).chunks_exact(logits.cols).map(log_softmax));
         }
         if all.iter().flatten().any(|p| p.is_nan()) {

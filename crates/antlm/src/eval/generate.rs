@@ -211,7 +211,7 @@ impl Generator {
         let mut tape = Tape::new(params, None, None, &mut self.pool)?;
         let n = ids.len() as u32;
         let (bounds, picked) = (Arc::from([0, n]), Arc::from([n - 1]));
-        let rows = Rows { ids: Arc::from(ids), bounds, picked, causal: true, first: 0 };
+        let rows = Rows { ids: Arc::from(ids), bounds, picked, causal: true, first: 0, shared: None };
         let logits = model.logits(&mut tape, &rows)?;
         Ok(tape.value(logits).to_vec())
     }

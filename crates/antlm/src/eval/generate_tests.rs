@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::pack::Request;
 use super::super::score::Scorer;
 use super::super::test_models::trained;
 use super::*;
@@ -42,7 +43,7 @@ fn logits_with_the_cache_are_those_of_the_whole_text() {
         );
         let everything: Arc<[u32]> = (0..n).collect();
         let (bounds, picked) = (Arc::from([0, n]), everything.clone());
-        let rows = Rows { ids: Arc::from(&ids[..]), bounds, picked, causal: true, first: 0 };
+        let rows = Rows { ids: Arc::from(&ids[..]), bounds, picked, causal: true, first: 0, shared: None };
         let mut tape = Tape::new(params, None, None, &mut pool).unwrap();
         let whole = model.logits(&mut tape, &rows).unwrap();
         let whole = tape.value(whole).to_vec();
@@ -104,11 +105,10 @@ fn log_probabilities_are_those_of_scoring() {
             let options = Options { seed, max_tokens: 150, ..Options::default() };
             let generated = generator.generate(&read, 0, &options, &mut |_| Ok(())).unwrap();
             let ids = [&read.ids[..], &generated.ids].concat();
-            let nll = scorer.nll(&ids, Backend::Causal).unwrap();
-            let scored = &nll[read.ids.len() - 1..];
+            let request = Request { scored: (read.ids.len() as u32..ids.len() as u32).collect(), ids };
+            let scored = &scorer.log_probabilities(&[request], Backend::Causal, &mut |_, _| Ok(())).unwrap()[0];
             assert_eq!(scored.len(), generated.logprobs.len());
-            let (sum, want): (f64, f64) =
-                (generated.logprobs.iter().sum(), scored.iter().map(|&x| -f64::from(x)).sum());
+            let (sum, want): (f64, f64) = (generated.logprobs.iter().sum(), scored.iter().sum());
             assert!((sum - want).abs() < 1e-5 * want.abs().max(1.0), "{kind:?}: {sum}, scored {want}");
         }
     }

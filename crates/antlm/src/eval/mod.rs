@@ -3,6 +3,7 @@
 
 pub mod fill;
 pub mod generate;
+pub mod pack;
 pub mod results;
 pub mod sampling;
 pub mod score;

@@ -1,25 +1,41 @@
 //! Log-probabilities of sentences, token by token: from the left (`causal`), or with one token masked at a time and
 //! read at the mask (`mlm`) or one row to its left (`mntp`). Only the opening mark frames a sentence.
+//!
+//! Many sentences are scored together: what [`pack`](super::pack) makes of them has no padding, computes what sentences
+//! share once, and gives each of them the numbers that it would have alone.
 
 use std::path::Path;
 
 use antlm_nn::tape::{Pool, Tape};
 use serde::Serialize;
 
-use crate::objective::{Backend, Batch};
-use crate::text::special::{CLS, MASK};
+use super::pack::{self, Packed, Request};
+use crate::objective::Backend;
+use crate::text::special::CLS;
+use crate::text::tokenizer::Tokenizer;
 use crate::train::trained::Trained;
 use crate::{Error, Result};
 
-/// Rows of one forward pass: many masked copies of a sentence at once.
-pub(super) const ROWS: usize = 4096;
+/// Rows of one forward pass, about: enough for the products to be fast, few enough for the caches.
+pub(super) const ROWS: usize = 1024;
 /// Tokens that a sentence may have. Masked scoring takes a copy a token, so its work grows with the square.
 pub const MOST_TOKENS: usize = 4096;
 
-/// Reads a trained model sentence by sentence.
+/// Reads a trained model.
 pub struct Scorer {
     trained: Trained,
     pool: Pool,
+    rows: usize,
+}
+
+/// A sentence's tokens behind the opening mark: `[n]`.
+///
+/// # Errors
+/// As [`Tokenizer::encode`].
+pub fn framed(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let mut ids = vec![CLS];
+    ids.extend(tokenizer.encode(text)?);
+    Ok(ids)
 }
 
 /// What a model says of a sentence.
@@ -54,7 +70,17 @@ impl Scorer {
 
     /// Of a model that is open.
     pub fn new(trained: Trained) -> Scorer {
-        Scorer { trained, pool: Pool::default() }
+        Scorer { trained, pool: Pool::default(), rows: ROWS }
+    }
+
+    /// With about so many rows in a forward pass. This changes the speed, and results by rounding only.
+    pub fn with_rows(self, rows: usize) -> Scorer {
+        Scorer { rows: rows.max(1), ..self }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Trained {
+        &self.trained
     }
 
     /// The backends that read what this model has been trained for so far.
@@ -72,85 +98,55 @@ impl Scorer {
     /// # Errors
     /// [`Error::Usage`] for more than [`MOST_TOKENS`] tokens, or when the model gives no number (its weights are broken).
     pub fn score(&mut self, text: &str, backend: Backend) -> Result<Score> {
-        let mut ids = vec![CLS];
-        ids.extend(self.trained.tokenizer.encode(text)?);
-        let nll = self.nll(&ids, backend)?;
-        if let Some(bad) = nll.iter().position(|x| !x.is_finite()) {
-            return Err(Error::Usage(format!("the model gives {} for token {} of {text:?}", nll[bad], bad + 1)));
-        }
+        let request = Request::all(framed(&self.trained.tokenizer, text)?);
+        let logprobs = self.log_probabilities(std::slice::from_ref(&request), backend, &mut |_, _| Ok(()))?;
         let logprobs: Vec<Option<f64>> =
-            std::iter::once(None).chain(nll.iter().map(|&x| Some(-f64::from(x)))).collect();
-        Ok(Score { text: text.to_owned(), total: logprobs.iter().flatten().sum(), ids, logprobs })
+            std::iter::once(None).chain(logprobs.into_iter().flatten().map(Some)).collect();
+        Ok(Score { text: text.to_owned(), total: logprobs.iter().flatten().sum(), ids: request.ids, logprobs })
     }
 
-    /// -log p of every token of `ids: [n]` after the first, which is the opening mark: `[n - 1]`.
-    pub(super) fn nll(&mut self, ids: &[u32], backend: Backend) -> Result<Vec<f32>> {
-        if ids.len() > MOST_TOKENS {
-            return Err(Error::Usage(format!("a sentence of {} tokens; at most {MOST_TOKENS} are scored", ids.len())));
+    /// The natural logarithms of the probabilities of each request's scored tokens, in their order: `[requests][scored]`.
+    /// `progress` is told the rows done and to do; an error from it ends the work.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for more than [`MOST_TOKENS`] tokens, or when the model gives no number (its weights are broken);
+    /// whatever `progress` returns.
+    pub fn log_probabilities(
+        &mut self,
+        requests: &[Request],
+        backend: Backend,
+        progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+    ) -> Result<Vec<Vec<f64>>> {
+        if let Some(long) = requests.iter().find(|request| request.ids.len() > MOST_TOKENS) {
+            let n = long.ids.len();
+            return Err(Error::Usage(format!("a sentence of {n} tokens; at most {MOST_TOKENS} are scored")));
         }
-        match backend {
-            Backend::Causal => self.run(&causal(ids)),
-            Backend::Mlm | Backend::Mntp => {
-                let copies = (ROWS / ids.len()).max(1);
-                let mut nll = Vec::with_capacity(ids.len());
-                for start in (1..ids.len()).step_by(copies) {
-                    nll.extend(self.run(&masked(ids, start..(start + copies).min(ids.len()), backend))?);
+        let mut all: Vec<Vec<f64>> = requests.iter().map(|request| vec![0.0; request.scored.len()]).collect();
+        let total = pack::rows(requests, backend);
+        let mut done = 0;
+        for packed in pack::batches(requests, backend, self.rows) {
+            let nll = self.run(&packed)?;
+            for &(request, slot, pick) in &packed.answers {
+                let nll = nll[pick as usize];
+                if !nll.is_finite() {
+                    let Request { ids, scored } = &requests[request as usize];
+                    let (place, text) = (scored[slot as usize], self.trained.tokenizer.decode(&ids[1..]));
+                    return Err(Error::Usage(format!("the model gives {nll} for token {place} of {text:?}")));
                 }
-                Ok(nll)
+                all[request as usize][slot as usize] = -f64::from(nll);
             }
+            done += packed.worth;
+            progress(done, total)?;
         }
+        Ok(all)
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+    /// -log p of every target: `[m]`.
+    fn run(&mut self, packed: &Packed) -> Result<Vec<f32>> {
         let Trained { model, params, .. } = &self.trained;
         let mut tape = Tape::new(params, None, None, &mut self.pool)?;
-        model.loss(&mut tape, batch, 0.0)
-    }
-}
-
-/// Every token after the first, from what is left of it.
-pub(crate) fn causal(ids: &[u32]) -> Batch {
-    let n = ids.len() as u32;
-    Batch {
-        ids: ids.to_vec(),
-        bounds: vec![0, n],
-        rows: (0..n - 1).collect(),
-        targets: ids[1..].to_vec(),
-        causal: true,
-        first_row: 0,
-    }
-}
-
-/// One copy of the sentence for each of `positions`, masked there.
-fn masked(ids: &[u32], positions: std::ops::Range<usize>, backend: Backend) -> Batch {
-    let (n, shift) = (ids.len(), usize::from(backend == Backend::Mntp));
-    let mut batch = Batch { bounds: vec![0], ..Batch::default() };
-    for position in positions {
-        let start = batch.ids.len();
-        batch.ids.extend(ids);
-        batch.ids[start + position] = MASK;
-        batch.rows.push((start + position - shift) as u32);
-        batch.targets.push(ids[position]);
-        batch.bounds.push((start + n) as u32);
-    }
-    batch
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_token_is_masked_once_and_read_where_its_backend_reads() {
-        let ids = [1, 7, 8, 9];
-        for (backend, rows) in [(Backend::Mlm, [1, 6, 11]), (Backend::Mntp, [0, 5, 10])] {
-            let batch = masked(&ids, 1..4, backend);
-            assert_eq!(batch.ids, [1, MASK, 8, 9, 1, 7, MASK, 9, 1, 7, 8, MASK]);
-            assert_eq!((batch.rows, batch.targets, batch.bounds), (rows.to_vec(), vec![7, 8, 9], vec![0, 4, 8, 12]));
-            assert!(!batch.causal);
-        }
-        let batch = causal(&ids);
-        assert_eq!((batch.rows, batch.targets), (vec![0, 1, 2], vec![7, 8, 9]));
-        assert!(causal(&[1]).rows.is_empty());
+        let hidden = model.hidden(&mut tape, &packed.rows)?;
+        let (table, bias) = model.output();
+        Ok(tape.classifier_loss(hidden, table, bias, &packed.targets, 0.0, 0.0)?)
     }
 }

@@ -88,19 +88,23 @@ impl Llama {
 
         let mut x = tape.embedding(&rows.ids, self.embed)?; // [n, d]
         for layer in &self.layers {
+            let mark = tape.mark();
             let y = tape.rms_norm(x, layer.input_norm, eps)?;
             let qkv = tape.linear(y, layer.qkv, None, None)?; // [n, 3 d]
             let qkv = tape.rope(qkv, &table, c.heads, &positions)?;
-            let o = tape.attention(qkv, None, &attention, &rows.bounds)?;
+            let o = rows.attend(tape, qkv, None, &attention)?;
             x = tape.linear(o, layer.out, None, Some(x))?;
             let y = tape.rms_norm(x, layer.post_norm, eps)?;
             let gate_up = tape.linear(y, layer.gate_up, None, None)?; // [n, 2 I]
             let z = tape.swiglu(gate_up)?; // [n, I]
             x = tape.linear(z, layer.down, None, Some(x))?;
+            tape.release(mark, x);
         }
         let x = tape.gather(x, &rows.picked)?; // [m, d]
         tape.rms_norm(x, self.norm, eps)
     }
+
+    /// An empty cache.
     pub(super) fn cache(&self) -> Result<Cache> {
         let layers = self.layers.iter().map(|_| Past::new(self.config.hidden, None)).collect::<Result<_>>()?;
         Ok(Cache { layers, turns: Arc::new(Table::default()) })

@@ -99,6 +99,7 @@ impl LtgBert {
         let relative = tape.layer_norm(relative, &Norm { affine: Some(self.relative_norm), ..plain.clone() })?; // [63, d]
         for (l, layer) in self.layers.iter().enumerate() {
             let site = 1 + SITES * l as u32;
+            let mark = tape.mark();
             let y = tape.layer_norm(x, &plain)?;
             let qkv = tape.linear(y, layer.qkv.0, Some(layer.qkv.1), None)?; // [n, 3 d]
             let dropped = tape.dropout(relative, &attention_drop(site, DropRows::Shared), None)?;
@@ -109,7 +110,7 @@ impl LtgBert {
                 causal: rows.causal,
                 drop: Some(attention_drop(site + 1, step())),
             };
-            let o = tape.attention(qkv, Some(positions), &attention, &rows.bounds)?;
+            let o = rows.attend(tape, qkv, Some(positions), &attention)?;
             let o = tape.linear(o, layer.out.0, Some(layer.out.1), None)?;
             let drop = Some(attention_drop(site + 2, step()));
             x = tape.layer_norm(o, &Norm { affine: Some(layer.post_norm), drop, residual: Some(x), eps })?;
@@ -118,6 +119,7 @@ impl LtgBert {
             let z = tape.geglu_norm(ug, eps)?; // [n, I]
             let z = tape.linear(z, layer.down, None, None)?;
             x = tape.dropout(z, &Drop { site: site + 3, p: c.hidden_dropout, rows: step() }, Some(x))?;
+            tape.release(mark, x);
         }
         // The head runs on rows with a target only.
         let x = tape.gather(x, &rows.picked)?; // [m, d]
@@ -127,6 +129,8 @@ impl LtgBert {
         let drop = hidden_drop(1 + SITES * self.layers.len() as u32, DropRows::Picked(rows.first, rows.picked.clone()));
         tape.layer_norm(y, &Norm { drop, ..plain })
     }
+
+    /// An empty cache.
     pub(super) fn cache(&self, tape: &mut Tape<'_>) -> Result<Cache> {
         let norm = Norm { eps: self.config.norm_eps as f32, affine: Some(self.relative_norm), ..Norm::default() };
         let relative = tape.param(self.relative)?;

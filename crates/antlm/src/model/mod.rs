@@ -8,7 +8,7 @@ pub mod ltg_bert;
 use std::sync::Arc;
 
 use antlm_nn::params::{Layout, View};
-use antlm_nn::tape::{Act, Tape};
+use antlm_nn::tape::{Act, Attention, Tape};
 
 use crate::objective::Batch;
 use crate::{Error, Result};
@@ -42,7 +42,7 @@ pub enum Model {
 pub struct Rows {
     /// Token ids, `[n]`.
     pub ids: Arc<[u32]>,
-    /// Segment starts and `n`.
+    /// Segment starts and `n`; with `shared`, those of the spread rows and their number.
     pub bounds: Arc<[u32]>,
     /// Rows with a target, `[m]`.
     pub picked: Arc<[u32]>,
@@ -50,6 +50,18 @@ pub struct Rows {
     pub causal: bool,
     /// Rows of the step before this batch.
     pub first: u32,
+    /// Rows that belong to several segments.
+    pub shared: Option<Shared>,
+}
+
+/// Causal segments that begin alike have the same rows there, which are computed once; only attention sees each segment
+/// whole.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// All segments, one behind the other: the row of each of their places, `[s]`.
+    pub spread: Arc<[u32]>,
+    /// One place of each row among these, `[n]`.
+    pub kept: Arc<[u32]>,
 }
 
 impl From<&Batch> for Rows {
@@ -60,6 +72,7 @@ impl From<&Batch> for Rows {
             picked: Arc::from(&batch.rows[..]),
             causal: batch.causal,
             first: batch.first_row,
+            shared: None,
         }
     }
 }
@@ -67,7 +80,19 @@ impl From<&Batch> for Rows {
 impl Rows {
     /// The place of every row within its segment, `[n]`.
     pub fn positions(&self) -> Arc<[u32]> {
-        self.bounds.windows(2).flat_map(|w| 0..w[1].saturating_sub(w[0])).collect()
+        let places: Arc<[u32]> = self.bounds.windows(2).flat_map(|w| 0..w[1].saturating_sub(w[0])).collect();
+        match &self.shared {
+            Some(shared) => shared.kept.iter().filter_map(|&at| places.get(at as usize).copied()).collect(),
+            None => places,
+        }
+    }
+
+    /// Attention over these rows: `qkv: [n, 3 d]` -> `[n, d]`.
+    fn attend(&self, tape: &mut Tape<'_>, qkv: Act, positions: Option<Act>, spec: &Attention) -> antlm_nn::Result<Act> {
+        let Some(shared) = &self.shared else { return tape.attention(qkv, positions, spec, &self.bounds) };
+        let qkv = tape.gather(qkv, &shared.spread)?; // [s, 3 d]
+        let o = tape.attention(qkv, positions, spec, &self.bounds)?;
+        tape.gather(o, &shared.kept)
     }
 }
 
