@@ -7,6 +7,8 @@ pub mod pack;
 pub mod results;
 pub mod sampling;
 pub mod score;
+pub mod stats;
 #[cfg(test)]
 mod test_models;
 pub mod trigram;
+pub mod zeroshot;

@@ -1,0 +1,269 @@
+//! One task, read one way, of one checkpoint: scored, or taken from a result that is there for the same model and data.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::find::Found;
+use super::items::{self, Item};
+use super::protocol::Protocol;
+use super::reading::{self, Word};
+use super::{Task, report};
+use crate::eval::pack::Request;
+use crate::eval::results::{CheckpointId, Set, TaskResult};
+use crate::eval::score::Scorer;
+use crate::objective::Backend;
+use crate::train::checkpoint;
+use crate::train::trained::{Trained, Weights};
+use crate::{Error, Result, files};
+
+/// Counts up when the same model and data would get other numbers.
+const SCORING: &str = "1";
+
+/// What is evaluated how.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Full sets or the official short ones.
+    pub set: Set,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// At most so many items of each file.
+    pub limit: Option<u64>,
+    /// Do not use results that are there.
+    pub again: bool,
+}
+
+/// A task's data, read.
+#[derive(Clone, Debug)]
+pub struct Data {
+    /// The task.
+    pub task: Task,
+    /// What a user should know of how it was read.
+    pub notes: Vec<String>,
+    hash: String,
+    body: Body,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Items(Vec<Item>),
+    Words(Vec<Word>),
+}
+
+/// A result, and where it is.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The result.
+    pub result: TaskResult,
+    /// Its file.
+    pub path: PathBuf,
+    /// It was there already.
+    pub cached: bool,
+}
+
+/// Reads a task's files; of each at most `limit` items.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Data`] with file and line.
+pub fn read(found: &Found, limit: Option<u64>) -> Result<Data> {
+    if found.task != Task::Reading {
+        let items::Items { items, hash, notes } = items::read(found, limit)?;
+        return Ok(Data { task: found.task, notes, hash, body: Body::Items(items) });
+    }
+    let [path] = &found.files[..] else {
+        let what = format!("{}: more than one csv file; keep reading_data.csv alone", found.folder.display());
+        return Err(Error::Usage(what));
+    };
+    let words = reading::read(path, limit)?;
+    Ok(Data { task: found.task, notes: Vec::new(), hash: items::hash(&found.files)?, body: Body::Words(words) })
+}
+
+/// What results say of the checkpoint that was opened with these weights.
+///
+/// # Errors
+/// [`Error::Io`] for files that cannot be read.
+pub fn checkpoint_id(trained: &Trained, weights: Weights) -> Result<CheckpointId> {
+    let name = trained.checkpoint.file_name().unwrap_or_default().to_string_lossy();
+    let (ending, file) = match weights {
+        Weights::Last => ("", checkpoint::MODEL),
+        Weights::Average => ("-ema", checkpoint::EMA),
+    };
+    Ok(CheckpointId {
+        name: format!("{name}{ending}"),
+        step: trained.state.step,
+        words: trained.state.seen.values().map(|seen| seen.words).sum(),
+        weights: files::sha256_file(&trained.checkpoint.join(file))?,
+        tokenizer: files::sha256_file(&trained.run.join(crate::train::run_folder::TOKENIZER))?,
+    })
+}
+
+/// Evaluates, and leaves the result in the run's folder. Items, one JSON object a line, go to `out`; then nothing is taken
+/// from a result that is there. `progress` is told the rows done and to do; an error from it ends the work.
+///
+/// # Errors
+/// As [`Scorer::log_probabilities`]; [`Error::Usage`] where a score cannot be made (nothing differs); [`Error::Io`].
+pub fn evaluate(
+    scorer: &mut Scorer,
+    id: &CheckpointId,
+    data: &Data,
+    backend: Backend,
+    options: &Options,
+    out: Option<&mut dyn Write>,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Outcome> {
+    let mut result = TaskResult::new(data.task.name(), &options.protocol.to_string());
+    result.backend = Some(backend);
+    (result.set, result.limit) = (options.set, options.limit);
+    result.checkpoint = id.clone();
+    result.data = data.hash.clone();
+    result.settings.insert("scoring".into(), SCORING.into());
+    result.metric = data.task.metric().into();
+    let path = result.path(&scorer.model().run);
+    if !options.again
+        && out.is_none()
+        && let Some(known) = known(&path, &result)
+    {
+        return Ok(Outcome { result: known, path, cached: true });
+    }
+    match &data.body {
+        Body::Items(items) => {
+            let texts = score(scorer, items, backend, options.protocol, progress)?;
+            let scores: Vec<Vec<f64>> =
+                texts.iter().map(|texts| texts.iter().map(|text| text.score).collect()).collect();
+            report::candidates(&mut result, data.task, items, &scores)?;
+            if let Some(out) = out {
+                write_items(out, &result, scorer, items, &texts)?;
+            }
+        }
+        Body::Words(words) => {
+            let (surprisal, previous) = surprisals(scorer, words, backend, progress)?;
+            if let Some(out) = out {
+                for (index, word) in words.iter().enumerate() {
+                    let line = json!({
+                        "checkpoint": id.name, "task": data.task, "backend": backend, "protocol": options.protocol,
+                        "id": index, "before": word.before, "word": word.word,
+                        "surprisal": surprisal[index], "previous": previous[index],
+                    });
+                    writeln!(out, "{line}").map_err(Error::io("items"))?;
+                }
+            }
+            report::reading(&mut result, words, surprisal, previous)?;
+        }
+    }
+    result.write(&path)?;
+    Ok(Outcome { result, path, cached: false })
+}
+
+/// The result that is there, if it is of the same model, data and settings. A damaged one is made again.
+fn known(path: &Path, wanted: &TaskResult) -> Option<TaskResult> {
+    let there = TaskResult::read(path).ok()?;
+    let same = there.checkpoint == wanted.checkpoint
+        && there.data == wanted.data
+        && there.settings == wanted.settings
+        && (there.set, there.limit, there.backend) == (wanted.set, wanted.limit, wanted.backend)
+        && (&there.task, &there.protocol) == (&wanted.task, &wanted.protocol);
+    same.then_some(there)
+}
+
+/// A candidate, scored.
+struct Scored {
+    request: Request,
+    logprobs: Vec<f64>,
+    score: f64,
+}
+
+/// `[items][candidates]`.
+fn score(
+    scorer: &mut Scorer,
+    items: &[Item],
+    backend: Backend,
+    protocol: Protocol,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Vec<Vec<Scored>>> {
+    let mut requests = Vec::new();
+    for candidate in items.iter().flat_map(|item| &item.candidates) {
+        requests.push(protocol.request(backend, &scorer.model().tokenizer, candidate)?);
+    }
+    let logprobs = scorer.log_probabilities(&requests, backend, progress)?;
+    let mut scored = requests.into_iter().zip(logprobs).map(|(request, logprobs)| {
+        let score = protocol.total(backend).of(&logprobs);
+        Scored { request, logprobs, score }
+    });
+    Ok(items.iter().map(|item| scored.by_ref().take(item.candidates.len()).collect()).collect())
+}
+
+/// Surprisal of each word and of the one before it, in nats.
+fn surprisals(
+    scorer: &mut Scorer,
+    words: &[Word],
+    backend: Backend,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<(Vec<f64>, Vec<Option<f64>>)> {
+    let tokenizer = &scorer.model().tokenizer;
+    let mut requests = Vec::new();
+    // How many requests belong to each word and to the one before it.
+    let mut counts = Vec::new();
+    for word in words {
+        let own = reading::requests(&word.before, &word.word, backend, tokenizer)?;
+        let previous = match &word.previous {
+            Some((before, word)) => Some(reading::requests(before, word, backend, tokenizer)?),
+            None => None,
+        };
+        counts.push((own.len(), previous.as_ref().map(Vec::len)));
+        requests.extend(own);
+        requests.extend(previous.into_iter().flatten());
+    }
+    let logprobs = scorer.log_probabilities(&requests, backend, progress)?;
+    let mut logprobs = logprobs.into_iter().map(|one| one.into_iter().sum::<f64>());
+    let mut sum = |n: usize| -logprobs.by_ref().take(n).sum::<f64>();
+    Ok(counts.into_iter().map(|(own, previous)| (sum(own), previous.map(&mut sum))).unzip())
+}
+
+/// A candidate as it stands in a file of items.
+#[derive(Serialize)]
+struct Shown<'a> {
+    text: &'a str,
+    logprob: f64,
+    tokens: Vec<&'a str>,
+    logprobs: &'a [f64],
+}
+
+fn write_items(
+    out: &mut dyn Write,
+    result: &TaskResult,
+    scorer: &Scorer,
+    items: &[Item],
+    scored: &[Vec<Scored>],
+) -> Result<()> {
+    let tokenizer = &scorer.model().tokenizer;
+    for (item, scored) in items.iter().zip(scored) {
+        let scores: Vec<f64> = scored.iter().map(|scored| scored.score).collect();
+        let shown = item.candidates.iter().zip(scored).map(|(candidate, scored)| Shown {
+            text: &candidate.text,
+            logprob: scored.score,
+            tokens: scored
+                .request
+                .scored
+                .iter()
+                .map(|&place| tokenizer.token(scored.request.ids[place as usize]).unwrap_or_default())
+                .collect(),
+            logprobs: &scored.logprobs,
+        });
+        let groups: serde_json::Map<_, _> =
+            item.groups.iter().map(|(kind, name)| ((*kind).to_owned(), name.clone().into())).collect();
+        let line = json!({
+            "checkpoint": result.checkpoint.name, "task": result.task, "backend": result.backend,
+            "protocol": result.protocol, "id": format!("{}_{}", item.uid, item.number), "uid": item.uid,
+            "groups": groups, "logprobs": scores, "winner": report::winner(&scores), "tie": report::tied(&scores),
+            "candidates": shown.collect::<Vec<_>>(),
+        });
+        writeln!(out, "{line}").map_err(Error::io("items"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "evaluate_tests.rs"]
+mod tests;
