@@ -6,8 +6,10 @@ use antlm::objective::Backend;
 use antlm::text::clean::Cleaning;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod eval;
 mod read;
 
+pub use eval::Eval;
 pub use read::{Fill, Generate, Tokenize};
 
 /// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
@@ -43,6 +45,7 @@ pub enum Command {
     Info(Info),
     Diff(Diff),
     Score(Score),
+    Eval(Eval),
     Generate(Generate),
     Fill(Fill),
     Tokenize(Tokenize),

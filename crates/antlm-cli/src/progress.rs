@@ -198,6 +198,55 @@ impl Drop for Preparing {
     }
 }
 
+/// The progress of some work whose size is known: how much, and how long still.
+pub struct Working {
+    label: String,
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    start: Instant,
+    last_line: Instant,
+}
+
+impl Working {
+    pub fn new(label: &str, quiet: bool) -> Working {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(terminal_bar);
+        let now = Instant::now();
+        Working { label: label.into(), quiet, bar, start: now, last_line: now }
+    }
+
+    pub fn show(&mut self, done: u64, of: u64) {
+        let now = Instant::now();
+        let left = (now - self.start).mul_f64(of.saturating_sub(done) as f64 / done.max(1) as f64);
+        let text = || format!("{}: {} %, {} left", self.label, 100 * done / of.max(1), duration(left));
+        if let Some(bar) = &self.bar {
+            bar.set_length(of);
+            bar.set_position(done);
+            bar.set_message(text());
+        } else if !self.quiet && now - self.last_line >= PAUSE {
+            eprintln_quietly(&text());
+            self.last_line = now;
+        }
+    }
+
+    /// What stays on the screen: that it is done, and how long it took.
+    pub fn done(&mut self, how: &str) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        if !self.quiet {
+            eprintln_quietly(&format!("{}: {how} ({})", self.label, duration(self.start.elapsed())));
+        }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.as_ref().filter(|bar| !bar.is_finished()) {
+            bar.abandon();
+        }
+    }
+}
+
 /// Tokens per second over the recent steps, and an estimate of the time left from the whole process.
 struct Speed {
     start: Instant,

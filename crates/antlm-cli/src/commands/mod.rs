@@ -4,6 +4,7 @@ mod bench;
 mod completions;
 mod demo;
 mod diff;
+mod eval;
 mod export;
 mod fill;
 mod generate;
@@ -34,6 +35,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(args) => train::run(&args, &mut out),
         Command::Info(args) => info::run(&args, &mut out),
         Command::Score(args) => score::run(&args, std::io::stdin().lock(), &mut out),
+        Command::Eval(args) => eval::run(&args, &mut out),
         Command::Generate(args) => generate::run(&args, &mut out),
         Command::Fill(args) => fill::run(&args, std::io::stdin().lock(), &mut out),
         Command::Tokenize(args) => tokenize::run(&args, std::io::stdin().lock(), &mut out),

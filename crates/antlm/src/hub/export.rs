@@ -126,29 +126,14 @@ fn one(run: &Path, name: &str) -> Result<PathBuf> {
     Err(Error::Usage(format!("{}: no checkpoint {name:?} (there are: {known})", run.display())))
 }
 
-/// The milestones of a run, in the order of their words.
+/// The milestones of a run, at least one.
 fn milestones(run: &Path) -> Result<Vec<PathBuf>> {
-    let folder = run.join(MILESTONES);
-    let mut found = Vec::new();
-    match fs::read_dir(&folder) {
-        Ok(entries) => {
-            for entry in entries {
-                let path = entry.map_err(Error::io(&folder))?.path();
-                if path.join("state.json").is_file() {
-                    let words: u64 = checkpoint::read_state(&path)?.0.seen.values().map(|seen| seen.words).sum();
-                    found.push((words, path));
-                }
-            }
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(source) => return Err(Error::Io { path: folder, source }),
-    }
+    let found = trained::milestones(run)?;
     if found.is_empty() {
         let what = "this run has no milestones; export one checkpoint with --checkpoint step-N";
         return Err(Error::Usage(format!("{}: {what}", run.display())));
     }
-    found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    Ok(found)
 }
 
 /// Writes one export into a folder that is there.

@@ -1,5 +1,6 @@
 //! A trained model on disk, opened to be read: a run's newest checkpoint, or the very checkpoint that is named.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{self, State};
@@ -174,6 +175,74 @@ pub fn tokenizer(path: &Path) -> Result<Tokenizer> {
         return Err(Error::Usage(format!("{}: {what}; {advice}", path.display())));
     };
     Tokenizer::load(folder.join(run_folder::TOKENIZER), None)
+}
+
+/// The checkpoints that a run keeps under names of their own, in the order of the words seen. Often none.
+///
+/// # Errors
+/// [`Error::Io`], or what is wrong with a checkpoint's `state.json`.
+pub fn milestones(run: &Path) -> Result<Vec<PathBuf>> {
+    let folder = run.join(MILESTONES);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::Io { path: folder, source }),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(&folder))?.path();
+        if path.join("state.json").is_file() {
+            let words: u64 = checkpoint::read_state(&path)?.0.seen.values().map(|seen| seen.words).sum();
+            found.push((words, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Some of a run's checkpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Which {
+    /// The newest.
+    #[default]
+    Last,
+    /// Those that stay: the end of every block, and the newest.
+    Blocks,
+    /// Those with names of their own, see [`milestones`].
+    Milestones,
+    /// All there are.
+    All,
+}
+
+/// The checkpoints that are meant, oldest first; the one that is named, if `path` names one.
+///
+/// # Errors
+/// [`Error::Usage`] when `path` is no run or there are none such; [`Error::Io`].
+pub fn choose(path: &Path, which: Which) -> Result<Vec<PathBuf>> {
+    let (run, named) = locate(path)?;
+    if let Some(named) = named {
+        return Ok(vec![named]);
+    }
+    let mut steps: Vec<PathBuf> = checkpoint::list(&run)?.into_iter().map(|entry| entry.path).collect();
+    let found = match which {
+        Which::Last => steps.pop().into_iter().collect(),
+        Which::Blocks => {
+            let last = steps.pop();
+            // One that is damaged is kept here, so that opening it says what is wrong.
+            steps.retain(|path| checkpoint::read_state(path).map_or(true, |(_, kept)| kept));
+            steps.into_iter().chain(last).collect()
+        }
+        Which::Milestones => milestones(&run)?,
+        Which::All => milestones(&run)?.into_iter().chain(steps).collect(),
+    };
+    if found.is_empty() {
+        let what = match which {
+            Which::Milestones => "this run has no milestones",
+            _ => "this run has no checkpoint yet; let it train to its first one",
+        };
+        return Err(Error::Usage(format!("{}: {what}", run.display())));
+    }
+    Ok(found)
 }
 
 /// The run that a path names, and the checkpoint if it names one (`RUN/checkpoints/…`, `RUN/milestones/…`).

@@ -45,13 +45,13 @@ fn folders(task: Task, set: Set) -> &'static [&'static str] {
 pub fn source(task: Task) -> &'static str {
     match task {
         Task::Blimp | Task::Supplement | Task::EntityTracking | Task::Comps | Task::WugAdj | Task::WugPast => {
-            "it is in evaluation_data.zip of the BabyLM organisers (osf.io/ryjfm)"
+            "it is in the evaluation_data of the BabyLM organisers at osf.io/ryjfm"
         }
         Task::Ewok => {
-            "it may not be passed on: ask for access to ewok-core/ewok-core-1.0 on the Hugging Face Hub and filter it with \
-             the organisers' script (evaluation_pipeline.ewok.dl_and_filter)"
+            "it may not be passed on: ask for access to ewok-core/ewok-core-1.0 on the Hugging Face Hub and run the organisers' \
+             script (evaluation_pipeline.ewok.dl_and_filter); the short set is ewok_fast.zip at osf.io/ryjfm"
         }
-        Task::Reading => "it is in evaluation_data.zip of the BabyLM organisers (osf.io/ryjfm), as reading_data.csv",
+        Task::Reading => "it is in the evaluation_data of the BabyLM organisers at osf.io/ryjfm, as reading_data.csv",
         Task::BlimpNl => "juletxara/blimp-nl on the Hugging Face Hub, as jsonl files",
         Task::Zhoblimp => "Junrui1202/zhoblimp on the Hugging Face Hub, as jsonl files",
         Task::Multiblimp => "jumelet/multiblimp on the Hugging Face Hub, as jsonl files",

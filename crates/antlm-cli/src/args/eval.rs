@@ -1,0 +1,144 @@
+//! The options of the commands that judge trained models.
+
+use std::path::PathBuf;
+
+use antlm::eval::results::Set;
+use antlm::eval::zeroshot::Task;
+use antlm::eval::zeroshot::protocol::Protocol;
+use antlm::suggest::suggest;
+use antlm::train::trained::Which;
+use clap::{Args, ValueEnum};
+
+use super::BackendArg;
+
+/// Judge models without training them: BLiMP and its kin, EWoK, reading times, …
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm eval runs/first --data evaluation_data
+  antlm eval runs/first --data pairs/ --backend causal,mlm
+  antlm eval runs/a runs/b --data evaluation_data --tasks blimp,supplement --checkpoints blocks --json
+  antlm eval runs/first --data evaluation_data --tasks blimp --items items.jsonl
+
+DIR is the organisers' evaluation_data, or holds some of its folders: blimp_filtered, supplement_filtered, ewok_filtered,
+entity_tracking, comps, wug_adj_nominalization, wug_past_tense, reading; also blimp_nl, zhoblimp, multiblimp; or it is a
+folder of .jsonl files with `sentence_good` and `sentence_bad`, as `antlm sample-pairs` writes them (task `pairs`). What is
+missing is named, with where to get it; nothing is filled in.
+
+A model is read by every backend it was trained for. Protocols give different numbers for the same model:
+  2026     (BabyLM 2025, 2026) opening mark and text; the sum over the tokens
+  2024     causal as lm-eval; masked: the mean over the tokens, behind the closing mark and two spaces
+  lm-eval  opening mark, a space and the text; the sum
+All texts of equal score count as right, as in the official scripts, and are counted as ties. A score is the mean of the
+paradigms' per cent; of WUG 100 times Spearman's correlation; of reading the per cent of the unexplained variance that
+surprisal explains (mean of eye tracking and self-paced reading).
+
+Results are kept in RUN/results/ and used again as long as model, data and settings are the same (--again: not).
+--json prints a line for each result: the file's content. --items writes a line for each item:
+  {\"checkpoint\":…,\"task\":…,\"backend\":…,\"protocol\":…,\"id\":…,\"uid\":…,\"groups\":{…},\"logprobs\":[good,bad],
+    \"winner\":0,\"tie\":false,\"candidates\":[{\"text\":…,\"logprob\":…,\"tokens\":[…],\"logprobs\":[…]},…]}
+or, of reading times, {…,\"id\":…,\"before\":…,\"word\":…,\"surprisal\":…,\"previous\":…}; log-probabilities in nats.")]
+pub struct Eval {
+    /// Runs, or checkpoints of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Where the tasks' data is
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Which tasks (default: all whose data is there)
+    #[arg(long, value_name = "TASK,…", value_delimiter = ',', value_parser = task)]
+    pub tasks: Vec<Task>,
+    /// How to read the models (default: every way they were trained for)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub backend: Vec<BackendArg>,
+    /// The official protocol: 2026, 2024 or lm-eval
+    #[arg(long, value_name = "NAME", default_value_t = Protocol::Y2026, value_parser = protocol)]
+    pub protocol: Protocol,
+    /// The full sets, or the organisers' short ones for milestones
+    #[arg(long, value_enum, default_value_t = SetArg::Full)]
+    pub set: SetArg,
+    /// Which checkpoints of each run
+    #[arg(long, value_enum, default_value_t = CheckpointsArg::Last)]
+    pub checkpoints: CheckpointsArg,
+    /// At most so many items of each file: quick, and not to be compared with full results
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Write every item with its log-probabilities
+    #[arg(long, value_name = "FILE")]
+    pub items: Option<PathBuf>,
+    /// Also print the scores of parts: fields, phenomena, paradigms, domains, measures
+    #[arg(long)]
+    pub parts: bool,
+    /// Evaluate again what is in RUN/results/ already
+    #[arg(long)]
+    pub again: bool,
+    /// Read the moving average of the weights (of a run trained with `--set optimizer.ema_decay=0.999`)
+    #[arg(long)]
+    pub ema: bool,
+    /// Threads to use (default: all)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Print the results only, no progress and no notes
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print a JSON line for each result
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Full sets or short ones.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum SetArg {
+    /// All items (full_eval)
+    Full,
+    /// The short sets (fast_eval)
+    Fast,
+}
+
+impl From<SetArg> for Set {
+    fn from(set: SetArg) -> Set {
+        match set {
+            SetArg::Full => Set::Full,
+            SetArg::Fast => Set::Fast,
+        }
+    }
+}
+
+/// Which checkpoints.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum CheckpointsArg {
+    /// The newest
+    Last,
+    /// The end of every block of the schedule
+    Blocks,
+    /// Those in RUN/milestones/
+    Milestones,
+    /// All
+    All,
+}
+
+impl From<CheckpointsArg> for Which {
+    fn from(which: CheckpointsArg) -> Which {
+        match which {
+            CheckpointsArg::Last => Which::Last,
+            CheckpointsArg::Blocks => Which::Blocks,
+            CheckpointsArg::Milestones => Which::Milestones,
+            CheckpointsArg::All => Which::All,
+        }
+    }
+}
+
+fn task(name: &str) -> Result<Task, String> {
+    let spelled = name.replace('_', "-");
+    Task::ALL.into_iter().find(|task| task.name() == spelled).ok_or_else(|| {
+        let names = Task::ALL.map(Task::name);
+        match suggest(name, names) {
+            Some(near) => format!("no such task; did you mean {near}?"),
+            None => format!("no such task; there are {}", names.join(", ")),
+        }
+    })
+}
+
+fn protocol(name: &str) -> Result<Protocol, String> {
+    name.parse().map_err(|error: antlm::Error| error.to_string())
+}
