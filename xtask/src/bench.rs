@@ -176,7 +176,7 @@ fn number(line: &Value, key: &str) -> Result<f64> {
     line[key].as_f64().with_context(|| format!("no number {key:?} in {line}"))
 }
 
-fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use antlm::eval::score::Scorer;
+use antlm::eval::zeroshot::items::Candidate;
+use antlm::eval::zeroshot::protocol::Protocol;
 use antlm::hub;
 use antlm::model::{Model, Rows};
 use antlm::objective::{Backend, Batch};
@@ -329,7 +331,7 @@ fn odd_strings(count: usize, tokenizer: &Tokenizer) -> Vec<String> {
 }
 
 /// A file of `count` pairs spread evenly over all of these files, and the pairs themselves.
-fn pairs(path: &Path, count: usize, work: &Path) -> Result<(PathBuf, Vec<[String; 2]>)> {
+pub fn pairs(path: &Path, count: usize, work: &Path) -> Result<(PathBuf, Vec<[String; 2]>)> {
     let mut files = vec![path.to_owned()];
     if path.is_dir() {
         files = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
@@ -381,11 +383,16 @@ fn score(root: &Path, python: &Path, export: &Export, file: &Path, pairs: &[[Str
     let theirs: Value = serde_json::from_slice(&fs::read(&out)?)?;
     for backend in backends {
         let (mut worst, mut close, mut other, mut right) = (0.0f64, 0, 0, 0);
-        for (number, pair) in pairs.iter().enumerate() {
-            let mut ours = [0.0; 2];
-            for (total, sentence) in ours.iter_mut().zip(pair) {
-                *total = scorer.score(sentence, backend)?.total;
-            }
+        // As `antlm eval` does: by the protocol, all packed together.
+        let candidates =
+            pairs.iter().flatten().map(|text| Candidate { text: text.clone(), start: 0, name: text.clone() });
+        let tokenizer = &scorer.model().tokenizer;
+        let requests = candidates
+            .map(|candidate| Protocol::Y2026.request(backend, tokenizer, &candidate))
+            .collect::<antlm::Result<Vec<_>>>()?;
+        let logprobs = scorer.log_probabilities(&requests, backend, &mut |_, _| Ok(()))?;
+        let totals: Vec<f64> = logprobs.iter().map(|tokens| Protocol::Y2026.total(backend).of(tokens)).collect();
+        for (number, ours) in totals.chunks_exact(2).enumerate() {
             let found = &theirs[backend.to_string()][number];
             let found = [0, 1].map(|i| found[i].as_f64().unwrap_or(f64::NAN));
             for (a, b) in ours.iter().zip(found) {

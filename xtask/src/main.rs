@@ -1,6 +1,7 @@
 //! `cargo xtask`: the checks that every change has to pass besides the tests, and the measurements.
 
 mod bench;
+mod bench_score;
 mod check_export;
 mod dev_table;
 mod floors;
@@ -47,6 +48,7 @@ enum Chore {
         check: bool,
     },
     Bench(bench::Options),
+    BenchScore(bench_score::Options),
     DevTable(dev_table::Options),
     CheckExport(check_export::Options),
 }
@@ -82,6 +84,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::RecipeReference { check: true } => recipe_reference::check(&root),
         Chore::RecipeReference { check: false } => recipe_reference::write(&root),
         Chore::Bench(options) => bench::run(&root, &options),
+        Chore::BenchScore(options) => bench_score::run(&root, &options),
         Chore::CheckExport(options) => check_export::run(&root, &options),
         Chore::DevTable(options) => dev_table::run(&root, &options),
     }
