@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod eval;
 mod read;
 
-pub use eval::Eval;
+pub use eval::{Compare, Eval, Format};
 pub use read::{Fill, Generate, Tokenize};
 
 /// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
@@ -46,6 +46,7 @@ pub enum Command {
     Diff(Diff),
     Score(Score),
     Eval(Eval),
+    Compare(Compare),
     Generate(Generate),
     Fill(Fill),
     Tokenize(Tokenize),

@@ -38,6 +38,8 @@ impl Stream {
     pub const SAMPLE: Stream = Stream(4);
     /// Text that a model generates: step = position in the text, row = which of several texts.
     pub const GENERATE: Stream = Stream(5);
+    /// What a bootstrap draws: step = resample, row = which list it draws from.
+    pub const BOOTSTRAP: Stream = Stream(7);
 
     /// Dropout at place `site` of a model (sites are numbered by the model, in order of use).
     pub const fn dropout(site: u32) -> Stream {

@@ -142,3 +142,69 @@ fn task(name: &str) -> Result<Task, String> {
 fn protocol(name: &str) -> Result<Protocol, String> {
     name.parse().map_err(|error: antlm::Error| error.to_string())
 }
+
+/// A table of runs: BLiMP, Supplement, EWoK, GLUE and their mean, from what was evaluated before
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm compare runs/antlm runs/baseline
+  antlm compare runs/a-1 runs/a-2 runs/a-3 runs/b-1 runs/b-2 runs/b-3 --preset 2024 --format latex
+  antlm compare runs/a runs/b --tasks all --against runs/b --format json
+
+It only reads what `antlm eval` and `antlm finetune` left in RUN/results/. Nothing is filled in: glue (the mean of the
+preset's fine-tuning tasks) and macro-average (the mean of blimp, supplement, ewok and glue) are there when all of their
+tasks are, otherwise there is a gap, and a note says what is missing. Scores of different data are refused.
+
+A row is a run, read one way. Runs of one recipe that differ only in the seed are one row: mean and standard deviation.
+Differences are against the first run (or --against), from its row of the same backend if it has one, with 95 % intervals
+by bootstrap: 2,000 times items are drawn anew within every paradigm, for all models the same ones, and seeds within
+every row that has several.
+
+--format csv has a line for each row and task, --format json everything, both with all digits.")]
+pub struct Compare {
+    /// Runs, or checkpoints of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Only rows that are read so (default: all that were evaluated)
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub backend: Vec<BackendArg>,
+    /// The protocol of zero-shot tasks: 2026, 2024 or lm-eval
+    #[arg(long, value_name = "NAME", default_value_t = Protocol::Y2026, value_parser = protocol)]
+    pub protocol: Protocol,
+    /// The preset of fine-tunings
+    #[arg(long, value_name = "YEAR", default_value = "2026", value_parser = ["2024", "2026"])]
+    pub preset: String,
+    /// The checkpoint, by its name in RUN/results/ (default: each run's last)
+    #[arg(long, value_name = "NAME")]
+    pub checkpoint: Option<String>,
+    /// Columns: tasks, glue, macro-average, or all that was evaluated (default: the paper's table)
+    #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
+    pub tasks: Vec<String>,
+    /// The run that differences are taken against (default: the first)
+    #[arg(long, value_name = "RUN")]
+    pub against: Option<PathBuf>,
+    /// Also results of short sets or with a limit, marked
+    #[arg(long)]
+    pub limited: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// The same as --format json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+}
+
+/// Formats of a table.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For the terminal
+    Text,
+    /// For a README
+    Markdown,
+    /// For a paper, with booktabs
+    Latex,
+    /// A line for each row and task
+    Csv,
+    /// One object
+    Json,
+}

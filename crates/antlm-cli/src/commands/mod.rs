@@ -1,6 +1,7 @@
 //! One file a command; here they are told apart.
 
 mod bench;
+mod compare;
 mod completions;
 mod demo;
 mod diff;
@@ -36,6 +37,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Info(args) => info::run(&args, &mut out),
         Command::Score(args) => score::run(&args, std::io::stdin().lock(), &mut out),
         Command::Eval(args) => eval::run(&args, &mut out),
+        Command::Compare(args) => compare::run(&args, &mut out),
         Command::Generate(args) => generate::run(&args, &mut out),
         Command::Fill(args) => fill::run(&args, std::io::stdin().lock(), &mut out),
         Command::Tokenize(args) => tokenize::run(&args, std::io::stdin().lock(), &mut out),

@@ -1,6 +1,8 @@
 //! Reading a trained model: log-probabilities of sentences by every backend, text from left to right, words for masks;
 //! what evaluations leave on disk.
 
+pub mod bootstrap;
+pub mod compare;
 pub mod fill;
 pub mod generate;
 pub mod pack;
