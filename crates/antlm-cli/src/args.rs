@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod eval;
 mod read;
 
-pub use eval::{Compare, Eval, Format};
+pub use eval::{Compare, Eval, Format, Submit};
 pub use read::{Fill, Generate, Tokenize};
 
 /// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
@@ -47,6 +47,7 @@ pub enum Command {
     Score(Score),
     Eval(Eval),
     Compare(Compare),
+    Submit(Submit),
     Generate(Generate),
     Fill(Fill),
     Tokenize(Tokenize),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use antlm::eval::results::Set;
+use antlm::eval::submit::Track;
 use antlm::eval::zeroshot::Task;
 use antlm::eval::zeroshot::protocol::Protocol;
 use antlm::suggest::suggest;
@@ -207,4 +208,73 @@ pub enum Format {
     Csv,
     /// One object
     Json,
+}
+
+/// Write the files of a submission to BabyLM 2025 or 2026, from what was evaluated before
+#[derive(Args)]
+#[command(after_help = "\
+Example:
+  antlm submit runs/first --track strict-small --backend mlm --name antlm-small --data evaluation_data --out results
+It writes RESULTS/NAME/REVISION/… as the organisers' scripts do, and the collated file
+RESULTS/NAME/all_full_preds_and_fast_scores_BACKEND.json. Before that it checks every size, and that everything is there:
+  the full sets on the last checkpoint       antlm eval RUN --data DIR --backend BACKEND
+  the short sets on every milestone          antlm eval RUN --data DIR --backend BACKEND --set fast --checkpoints milestones
+  seven fine-tuned tasks                     antlm finetune RUN --task all --data DIR --preset 2026
+  surprisals for the age of acquisition      --aoa FILE, made by the organisers' script
+What is missing is listed with the command that makes it, and nothing is written; with --partial the tree is written
+without the collated file. --data must be what was evaluated on.
+
+--json prints {\"problems\":[{\"what\":…,\"to_do\":…},…],\"written\":[…],\"collated\":PATH or null}.")]
+pub struct Submit {
+    /// The run
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// The track, which decides the milestones
+    #[arg(long, value_enum)]
+    pub track: TrackArg,
+    /// How the model is read: a submission has one way
+    #[arg(long, value_enum)]
+    pub backend: BackendArg,
+    /// What the model is called; without a dot
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// Where the tasks' data is
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// The folder of results
+    #[arg(long, value_name = "RESULTS", default_value = "results")]
+    pub out: PathBuf,
+    /// Surprisals for the age of acquisition (surprisal.json)
+    #[arg(long, value_name = "FILE")]
+    pub aoa: Option<PathBuf>,
+    /// The year's rules; those of 2025 and 2026 are the same
+    #[arg(long, value_name = "YEAR", default_value = "2026", value_parser = ["2025", "2026"])]
+    pub preset: String,
+    /// Write what is there, without the collated file
+    #[arg(long)]
+    pub partial: bool,
+    /// Print no progress
+    #[arg(long)]
+    pub quiet: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A track of the challenge.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum TrackArg {
+    /// 10 M words, 19 milestones
+    StrictSmall,
+    /// 100 M words, 28 milestones
+    Strict,
+}
+
+impl From<TrackArg> for Track {
+    fn from(track: TrackArg) -> Track {
+        match track {
+            TrackArg::StrictSmall => Track::StrictSmall,
+            TrackArg::Strict => Track::Strict,
+        }
+    }
 }

@@ -19,6 +19,7 @@ mod recipes;
 mod sample_pairs;
 mod sample_text;
 mod score;
+mod submit;
 mod tokenize;
 mod train;
 
@@ -38,6 +39,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Score(args) => score::run(&args, std::io::stdin().lock(), &mut out),
         Command::Eval(args) => eval::run(&args, &mut out),
         Command::Compare(args) => compare::run(&args, &mut out),
+        Command::Submit(args) => submit::run(&args, &mut out),
         Command::Generate(args) => generate::run(&args, &mut out),
         Command::Fill(args) => fill::run(&args, std::io::stdin().lock(), &mut out),
         Command::Tokenize(args) => tokenize::run(&args, std::io::stdin().lock(), &mut out),

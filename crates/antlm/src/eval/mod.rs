@@ -10,6 +10,8 @@ pub mod results;
 pub mod sampling;
 pub mod score;
 pub mod stats;
+pub mod submit;
+pub mod submit_sizes;
 #[cfg(test)]
 mod test_models;
 pub mod trigram;
