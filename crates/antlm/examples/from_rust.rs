@@ -1,7 +1,7 @@
 //! The program that docs/from-rust.md explains piece by piece: `cargo run --release -p antlm --example from_rust`. The
 //! tests run it and hold the page against it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use antlm::eval::sampling::Sampling;
@@ -159,8 +159,8 @@ fn it_runs() {
 #[test]
 fn the_page_shows_this_program() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(root.join("../../docs/from-rust.md")).unwrap().replace("\r\n", "\n");
-    let program = fs::read_to_string(root.join("examples/from_rust.rs")).unwrap().replace("\r\n", "\n");
+    let page = std::fs::read_to_string(root.join("../../docs/from-rust.md")).unwrap().replace("\r\n", "\n");
+    let program = std::fs::read_to_string(root.join("examples/from_rust.rs")).unwrap().replace("\r\n", "\n");
     let blocks: Vec<&str> = page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(blocks.len() >= 8, "{} blocks", blocks.len());
     for block in blocks {

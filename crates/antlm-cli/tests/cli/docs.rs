@@ -59,7 +59,7 @@ fn commands(block: &Block) -> Vec<(usize, String)> {
             continue;
         }
         let mut command = line.to_owned();
-        let end = line.split_once("<<'").map(|(_, rest)| rest.trim_end_matches('\''));
+        let end = line.split_once("<<'").and_then(|(_, rest)| Some(rest.split_once('\'')?.0));
         while command.ends_with('\\') || end.is_some_and(|end| !command.ends_with(&format!("\n{end}"))) {
             let (_, next) = lines.next().unwrap_or_else(|| panic!("line {number}: the command does not end"));
             command = format!("{command}\n{next}");
@@ -116,7 +116,10 @@ fn a_command_that_fails_is_told_with_its_line() {
 fn shown(text: &str) -> Vec<&str> {
     text.split(['|', ';', '&'])
         .map(|part| part.trim().trim_start_matches("$ "))
-        .filter_map(|part| part.strip_prefix("antlm ").or_else(|| part.strip_prefix("cargo run")?.split_once(" -- ").map(|(_, rest)| rest)))
+        .filter_map(|part| {
+            part.strip_prefix("antlm ")
+                .or_else(|| part.strip_prefix("cargo run")?.split_once(" -- ").map(|(_, rest)| rest))
+        })
         .map(|command| command.split(" # ").next().unwrap_or(command))
         .collect()
 }
@@ -124,7 +127,9 @@ fn shown(text: &str) -> Vec<&str> {
 /// `--name` of every option in a piece of text.
 fn options(text: &str) -> Vec<&str> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'));
-    words.filter(|word| word.strip_prefix("--").is_some_and(|name| !name.is_empty() && !name.starts_with('-'))).collect()
+    words
+        .filter(|word| word.strip_prefix("--").is_some_and(|name| !name.is_empty() && !name.starts_with('-')))
+        .collect()
 }
 
 #[test]
