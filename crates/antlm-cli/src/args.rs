@@ -150,7 +150,7 @@ pub struct Plan {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub text: Vec<PathBuf>,
     /// Text for the dev loss, as in `antlm train` (default: 1 % of the documents, which are not trained on)
-    #[arg(long, value_name = "PATH", requires = "text")]
+    #[arg(long, value_name = "PATH")]
     pub dev: Option<PathBuf>,
     /// How the text of --text is cleaned: none, babylm, or babylm:CORPUS (see `antlm prepare --help`)
     #[arg(long, value_name = "PROFILE", requires = "text")]
