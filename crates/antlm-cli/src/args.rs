@@ -6,8 +6,10 @@ use antlm::objective::Backend;
 use antlm::text::clean::Cleaning;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod finetune;
 mod read;
 
+pub use finetune::{Finetune, PresetArg, ReadArg, SelectArg, TakeArg};
 pub use read::{Fill, Generate, Tokenize};
 
 /// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
@@ -45,6 +47,7 @@ pub enum Command {
     Score(Score),
     Generate(Generate),
     Fill(Fill),
+    Finetune(Finetune),
     Tokenize(Tokenize),
     Export(Export),
     Import(Import),

@@ -6,6 +6,7 @@ mod demo;
 mod diff;
 mod export;
 mod fill;
+mod finetune;
 mod generate;
 mod import;
 mod info;
@@ -36,6 +37,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Score(args) => score::run(&args, std::io::stdin().lock(), &mut out),
         Command::Generate(args) => generate::run(&args, &mut out),
         Command::Fill(args) => fill::run(&args, std::io::stdin().lock(), &mut out),
+        Command::Finetune(args) => finetune::run(&args, &mut out),
         Command::Tokenize(args) => tokenize::run(&args, std::io::stdin().lock(), &mut out),
         Command::Export(args) => export::run(&args, &mut out),
         Command::Import(args) => import::run(&args, &mut out),

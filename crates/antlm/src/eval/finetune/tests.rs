@@ -1,0 +1,1 @@
+//! Fine-tuning as a whole, on small models that were not trained.
