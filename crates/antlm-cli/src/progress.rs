@@ -255,7 +255,12 @@ impl Tuning {
                     _ => "written to",
                 };
                 let (task, seed) = (&result.task, result.seed.unwrap_or(0));
-                let text = format!("{task}, seed {seed}: {} {:.2}, {what} {}", result.metric, result.score, found.path.display());
+                let text = format!(
+                    "{task}, seed {seed}: {} {:.2}, {what} {}",
+                    result.metric,
+                    result.score,
+                    found.path.display()
+                );
                 self.say(&text);
             }
         }

@@ -145,7 +145,9 @@ fn describe(reading: Reading, kind: Kind, preset: Preset) -> String {
     };
     let sides = if reading.causal { "from the left (causal)" } else { "from both sides" };
     let padding = match (reading.vector, preset) {
-        (Vector::First, _) | (_, Preset::Y2024) => "texts are packed without padding, which equals padding on the right",
+        (Vector::First, _) | (_, Preset::Y2024) => {
+            "texts are packed without padding, which equals padding on the right"
+        }
         (_, Preset::Y2026) => "texts are packed without padding, which equals padding on the left",
     };
     format!("the head reads {token}, {sides}; {padding}")
@@ -209,12 +211,14 @@ impl Means {
             let mut by_seed: Vec<Vec<f64>> = Vec::new();
             for &task in preset.tasks() {
                 let row = rows.iter().find(|row| row.task == task)?;
-                let metric = if f1 && matches!(task, Task::Mrpc | Task::Qqp) { Metric::F1 } else { preset.metric(task) };
+                let metric =
+                    if f1 && matches!(task, Task::Mrpc | Task::Qqp) { Metric::F1 } else { preset.metric(task) };
                 by_seed.push(row.scores(metric));
             }
             let seeds = by_seed.iter().map(Vec::len).min()?;
-            let means: Vec<f64> =
-                (0..seeds).map(|seed| by_seed.iter().map(|row| row[seed]).sum::<f64>() / by_seed.len() as f64).collect();
+            let means: Vec<f64> = (0..seeds)
+                .map(|seed| by_seed.iter().map(|row| row[seed]).sum::<f64>() / by_seed.len() as f64)
+                .collect();
             let (mean, sd) = mean_and_sd(&means);
             Some(json!({"mean": mean, "sd": sd}))
         };

@@ -131,7 +131,8 @@ impl LtgBert {
         let y = tape.linear(y, self.head.0, Some(self.head.1), None)?;
         let y = tape.gelu(y)?;
         let site = 1 + SITES * self.layers.len() as u32;
-        let drop = Drop { site, p: self.config.hidden_dropout, rows: DropRows::Picked(rows.first, rows.picked.clone()) };
+        let drop =
+            Drop { site, p: self.config.hidden_dropout, rows: DropRows::Picked(rows.first, rows.picked.clone()) };
         tape.layer_norm(y, &Norm { drop: Some(drop), ..plain })
     }
 

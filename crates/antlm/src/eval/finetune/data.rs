@@ -196,8 +196,14 @@ pub fn read(path: &Path, task: Task, limit: Option<u64>) -> Result<Vec<Row>> {
 
 /// The folders below DIR that are looked into, in this order: DIR itself holds loose files, the others are the official
 /// trees'.
-const FOLDERS: [&str; 6] =
-    ["", "glue", "glue_filtered", "full_eval/glue_filtered", "evaluation_data/full_eval/glue_filtered", "evaluation_data/glue_filtered"];
+const FOLDERS: [&str; 6] = [
+    "",
+    "glue",
+    "glue_filtered",
+    "full_eval/glue_filtered",
+    "evaluation_data/full_eval/glue_filtered",
+    "evaluation_data/glue_filtered",
+];
 
 /// A file that was looked for in vain.
 #[derive(Clone, Debug, PartialEq, Eq)]

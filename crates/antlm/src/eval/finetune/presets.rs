@@ -131,8 +131,7 @@ pub struct Settings {
 }
 
 /// The keys of `--set`.
-const KEYS: [&str; 9] =
-    ["lr", "epochs", "batch", "length", "weight_decay", "warmup", "clip", "patience", "threshold"];
+const KEYS: [&str; 9] = ["lr", "epochs", "batch", "length", "weight_decay", "warmup", "clip", "patience", "threshold"];
 
 impl Settings {
     /// Factor of the learning rate at each step.

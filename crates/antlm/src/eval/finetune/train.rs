@@ -84,14 +84,8 @@ impl Job<'_> {
     /// [`Error::Usage`] when there is no full batch; [`Error::Diverged`]; what `watch` says.
     pub fn run(&self, pool: &mut Pool, watch: Watch<'_>) -> Result<Tuned> {
         let Job { classifier, settings, train, .. } = *self;
-        let per_epoch = settings.steps(train.len());
-        if per_epoch == 0 {
-            let (rows, batch) = (train.len(), settings.batch);
-            let what = format!("{rows} rows to learn from, but a batch has {batch} and a part of one is left out");
-            return Err(Error::Usage(format!("{what}; say --set batch={}", rows.max(1))));
-        }
-        let (rng, curve, total) =
-            (Rng::new(self.seed), settings.curve(), per_epoch * u64::from(settings.epochs));
+        let per_epoch = steps(settings, train.len())?;
+        let (rng, curve, total) = (Rng::new(self.seed), settings.curve(), per_epoch * u64::from(settings.epochs));
         let (beta1, beta2) = BETAS;
         let adamw = Optimizer { rule: Rule::AdamW, beta1, beta2, eps: EPS, weight_decay: settings.weight_decay };
         let mut params = classifier.init(self.trained, self.seed);
@@ -155,6 +149,21 @@ impl Job<'_> {
             tell(u64::from(tokens), of_part / part.len() as f64)?;
         }
         Ok(sum / batch.len() as f64)
+    }
+}
+
+/// Steps of one epoch over so many rows.
+///
+/// # Errors
+/// [`Error::Usage`] when there is no full batch, and a part of one is left out.
+pub fn steps(settings: &Settings, rows: usize) -> Result<u64> {
+    match settings.steps(rows) {
+        0 => {
+            let (batch, less) = (settings.batch, rows.max(1));
+            let what = format!("{rows} rows to learn from, but a batch has {batch} and a part of one is left out");
+            Err(Error::Usage(format!("{what}; say --set batch={less}")))
+        }
+        steps => Ok(steps),
     }
 }
 

@@ -141,7 +141,8 @@ pub fn prepare(trained: &Trained, options: &Options) -> Result<Prepared> {
             for path in paths {
                 let rows = data::read(path, task, options.limit)?;
                 let (framed, cut) = frame::examples(&trained.tokenizer, &rows, settings.length as usize)?;
-                let cut = if cut > 0 { format!(", {cut} of them cut to {} tokens", settings.length) } else { String::new() };
+                let cut =
+                    if cut > 0 { format!(", {cut} of them cut to {} tokens", settings.length) } else { String::new() };
                 prepared.notes.push(format!("{}: {} rows{cut}", path.display(), framed.len()));
                 examples.extend(framed);
             }
@@ -161,6 +162,8 @@ pub fn prepare(trained: &Trained, options: &Options) -> Result<Prepared> {
         };
         let scored = Scored { task, rows: scored_rows, data: hash(&files, chooser.as_ref())? };
         if let Some((train, choose)) = rows {
+            let held = if choose.is_none() { held_out(0, train.len()).iter().filter(|&&held| held).count() } else { 0 };
+            train::steps(&settings, train.len() - held)?;
             prepared.groups.push(Group { task: learnt, settings, train, choose, scored: vec![scored] });
         } else if let Some(group) = prepared.groups.iter_mut().find(|group| group.task == learnt) {
             group.scored.push(scored);
@@ -281,7 +284,7 @@ pub fn run(
         }
         let (learn, choose) = group.split(seed)?;
         let settings = &group.settings;
-        let steps = settings.steps(learn.len()) * u64::from(settings.epochs);
+        let steps = train::steps(settings, learn.len())? * u64::from(settings.epochs);
         tell(Event::Begin { task: group.task, seed, epochs: settings.epochs, steps, work })?;
         work -= group.work();
         let classifier = Classifier::new(&trained.model, options.preset, group.task.classes(), options.reading);
@@ -315,13 +318,7 @@ pub fn run(
 
 /// The results of a group that are there for the same weights, data and settings; `None` unless all are. A file that
 /// cannot be read is an error: it may be of use to somebody.
-fn cached(
-    group: &Group,
-    id: &CheckpointId,
-    options: &Options,
-    seed: u64,
-    run: &Path,
-) -> Result<Option<Vec<Found>>> {
+fn cached(group: &Group, id: &CheckpointId, options: &Options, seed: u64, run: &Path) -> Result<Option<Vec<Found>>> {
     let mut found = Vec::new();
     for scored in &group.scored {
         let wanted = blank(scored, group, id, options, seed);
