@@ -7,9 +7,11 @@ use antlm::text::clean::Cleaning;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod eval;
+mod finetune;
 mod read;
 
 pub use eval::Eval;
+pub use finetune::{Finetune, PresetArg, ReadArg, SelectArg, TakeArg};
 pub use read::{Fill, Generate, Tokenize};
 
 /// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
@@ -48,6 +50,7 @@ pub enum Command {
     Eval(Eval),
     Generate(Generate),
     Fill(Fill),
+    Finetune(Finetune),
     Tokenize(Tokenize),
     Export(Export),
     Import(Import),

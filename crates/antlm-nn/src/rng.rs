@@ -39,6 +39,9 @@ impl Stream {
     /// Text that a model generates: step = position in the text, row = which of several texts.
     pub const GENERATE: Stream = Stream(5);
 
+    /// Which rows of a training file are held out when a model is fine-tuned.
+    pub const HOLDOUT: Stream = Stream(6);
+
     /// Dropout at place `site` of a model (sites are numbered by the model, in order of use).
     pub const fn dropout(site: u32) -> Stream {
         Stream(0x1000 + site)

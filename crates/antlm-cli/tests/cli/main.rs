@@ -5,6 +5,7 @@ mod command_line;
 mod common;
 mod docs;
 mod eval;
+mod finetune;
 mod hub;
 mod reading;
 mod resume;

@@ -2,6 +2,7 @@
 //! what evaluations leave on disk.
 
 pub mod fill;
+pub mod finetune;
 pub mod generate;
 pub mod pack;
 pub mod results;
