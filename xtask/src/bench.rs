@@ -97,7 +97,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 }
 
 fn programs(root: &Path, options: &Options) -> Result<Vec<Program>> {
-    let antlm = crate::build_antlm(root)?.display().to_string();
+    let antlm = crate::build_antlm(root, &[])?.display().to_string();
     let start = vec![antlm, "bench".into()];
     let mut programs = vec![Program { name: "antlm", start, objective: &["--objective"], end: &["--json"] }];
     if let Some(python) = &options.python {

@@ -58,7 +58,7 @@ fn recipes(family: &str) -> Result<[String; 4]> {
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     let families: Vec<[String; 4]> = options.families.iter().map(|family| recipes(family)).collect::<Result<_>>()?;
     let text = text(options)?;
-    let antlm = crate::build_antlm(root)?;
+    let antlm = crate::build_antlm(root, &[])?;
     for (family, recipes) in options.families.iter().zip(families) {
         let logs: Vec<Log> =
             recipes.iter().map(|recipe| train(&antlm, recipe, &text, options)).collect::<Result<_>>()?;

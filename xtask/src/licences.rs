@@ -45,7 +45,7 @@ pub fn check(root: &Path) -> Result<()> {
 
 /// What cargo knows of all packages. Those of other platforms are in Cargo.lock, too, but perhaps not on this disk:
 /// then they are fetched, and without a network left out.
-fn metadata(root: &Path) -> Result<Value> {
+pub fn metadata(root: &Path) -> Result<Value> {
     let host = host()?;
     let attempts: [&[&str]; 3] = [&["--offline"], &[], &["--offline", "--filter-platform", &host]];
     let mut message = String::new();
@@ -65,7 +65,7 @@ fn metadata(root: &Path) -> Result<Value> {
 }
 
 /// This machine's target triple.
-fn host() -> Result<String> {
+pub fn host() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot start rustc")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));

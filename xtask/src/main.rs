@@ -8,6 +8,7 @@ mod floors;
 mod licences;
 mod readme;
 mod recipe_reference;
+mod release;
 mod sizes;
 mod texts;
 
@@ -27,7 +28,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// format, readme, recipe-reference --check, floors, sizes, licences and clippy, one after another
+    /// format, readme, recipe-reference --check, floors, sizes, release --check, licences and clippy, one after another
     Check,
     /// rustfmt would change nothing
     Format,
@@ -44,6 +45,12 @@ enum Chore {
     /// Writes docs/recipe-reference.md and docs/recipe.schema.json from the table of keys
     RecipeReference {
         /// Only says whether both are up to date
+        #[arg(long)]
+        check: bool,
+    },
+    /// Builds antlm as releases have it and packs it, with README, licences and completions: target/release-dist/
+    Release {
+        /// Only says whether the features and files that it takes exist
         #[arg(long)]
         check: bool,
     },
@@ -72,6 +79,7 @@ fn run(chore: Chore) -> Result<()> {
             recipe_reference::check(&root)?;
             floors::check(&root)?;
             sizes::check(&root)?;
+            release::check(&root)?;
             licences::check(&root)?;
             clippy(&root)
         }
@@ -83,6 +91,8 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Readme => readme::check(&root),
         Chore::RecipeReference { check: true } => recipe_reference::check(&root),
         Chore::RecipeReference { check: false } => recipe_reference::write(&root),
+        Chore::Release { check: true } => release::check(&root),
+        Chore::Release { check: false } => release::run(&root),
         Chore::Bench(options) => bench::run(&root, &options),
         Chore::BenchScore(options) => bench_score::run(&root, &options),
         Chore::CheckExport(options) => check_export::run(&root, &options),
@@ -119,12 +129,18 @@ fn cargo(root: &Path, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds antlm for release; says where cargo put the program, which its settings may change.
-fn build_antlm(root: &Path) -> Result<PathBuf> {
+/// Builds antlm for release, with these features; says where cargo put the program, which its settings may change.
+fn build_antlm(root: &Path, features: &[&str]) -> Result<PathBuf> {
     let args = ["build", "--release", "--locked", "--package=antlm-cli", "--message-format=json-render-diagnostics"];
+    let features = format!("--features={}", features.join(","));
     let mut command = Command::new(env!("CARGO"));
-    let output =
-        command.args(args).current_dir(root).stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    let output = command
+        .args(args)
+        .arg(features)
+        .current_dir(root)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
     if !output.status.success() {
         bail!("cargo build failed");
     }

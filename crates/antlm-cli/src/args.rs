@@ -7,9 +7,11 @@ use antlm::text::clean::Cleaning;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod eval;
+mod finetune;
 mod read;
 
 pub use eval::{Compare, Eval, Format, Submit};
+pub use finetune::{Finetune, PresetArg, ReadArg, SelectArg, TakeArg};
 pub use read::{Fill, Generate, Tokenize};
 
 /// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
@@ -50,6 +52,7 @@ pub enum Command {
     Submit(Submit),
     Generate(Generate),
     Fill(Fill),
+    Finetune(Finetune),
     Tokenize(Tokenize),
     Export(Export),
     Import(Import),
@@ -152,7 +155,7 @@ pub struct Plan {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub text: Vec<PathBuf>,
     /// Text for the dev loss, as in `antlm train` (default: 1 % of the documents, which are not trained on)
-    #[arg(long, value_name = "PATH", requires = "text")]
+    #[arg(long, value_name = "PATH")]
     pub dev: Option<PathBuf>,
     /// How the text of --text is cleaned: none, babylm, or babylm:CORPUS (see `antlm prepare --help`)
     #[arg(long, value_name = "PROFILE", requires = "text")]

@@ -3,6 +3,8 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use antlm::eval::finetune::train::Moment;
+use antlm::eval::finetune::tune;
 use antlm::text::{self, prepare::Phase};
 use antlm::train::events::{Event, Listener};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -243,6 +245,113 @@ impl Drop for Working {
     fn drop(&mut self) {
         if let Some(bar) = self.bar.as_ref().filter(|bar| !bar.is_finished()) {
             bar.abandon();
+        }
+    }
+}
+
+/// The progress of fine-tunings.
+pub struct Tuning {
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    start: Instant,
+    last_line: Option<Instant>,
+    name: String,
+    steps: u64,
+    epochs: u32,
+    /// Of this fine-tuning and those that follow, when it began.
+    work: u64,
+    /// Of this one.
+    done: u64,
+    /// Of all.
+    done_in_all: u64,
+}
+
+impl Tuning {
+    pub fn new(quiet: bool) -> Tuning {
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(terminal_bar);
+        let (name, start) = (String::new(), Instant::now());
+        let (steps, epochs, work, done, done_in_all) = (0, 0, 0, 0, 0);
+        Tuning { quiet, bar, start, last_line: None, name, steps, epochs, work, done, done_in_all }
+    }
+
+    pub fn event(&mut self, event: &tune::Event<'_>) {
+        if self.quiet {
+            return;
+        }
+        match *event {
+            tune::Event::Begin { task, seed, epochs, steps, work } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_length(steps);
+                    bar.set_position(0);
+                }
+                self.name = format!("{}, seed {seed}", task.name());
+                (self.steps, self.epochs, self.work, self.done) = (steps, epochs, work, 0);
+            }
+            tune::Event::Moment(Moment::Trained { epoch, step, loss, tokens }) => {
+                self.add(3 * tokens);
+                self.line(epoch, step, loss, Instant::now());
+            }
+            tune::Event::Moment(Moment::Read { tokens }) => self.add(tokens),
+            tune::Event::Moment(Moment::Epoch { epoch, score }) => {
+                let text = format!("{}: epoch {epoch} of {}: {score:.2}", self.name, self.epochs);
+                self.say(&text);
+            }
+            tune::Event::Result(found) => {
+                let result = &found.result;
+                let what = match (found.cached, found.replaced) {
+                    (true, _) => "cached in",
+                    (_, true) => "replaces",
+                    _ => "written to",
+                };
+                let (task, seed) = (&result.task, result.seed.unwrap_or(0));
+                let text = format!(
+                    "{task}, seed {seed}: {} {:.2}, {what} {}",
+                    result.metric,
+                    result.score,
+                    found.path.display()
+                );
+                self.say(&text);
+            }
+        }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln_quietly(text),
+        }
+    }
+
+    fn add(&mut self, work: u64) {
+        self.done += work;
+        self.done_in_all += work;
+    }
+
+    fn line(&mut self, epoch: u32, step: u64, loss: f64, now: Instant) {
+        let to_do = self.work.saturating_sub(self.done);
+        let left = (now - self.start).mul_f64(to_do as f64 / self.done_in_all.max(1) as f64);
+        let text = format!(
+            "{}: epoch {epoch} of {}, step {} of {}  loss {loss:.3}  {} left at most",
+            self.name,
+            self.epochs,
+            grouped(step),
+            grouped(self.steps),
+            duration(left)
+        );
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+            bar.set_message(text);
+        } else if self.last_line.is_none_or(|last| now - last >= PAUSE) {
+            self.last_line = Some(now);
+            eprintln_quietly(&text);
+        }
+    }
+}
+
+impl Drop for Tuning {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

@@ -27,6 +27,11 @@ pub enum Init {
         /// Factor applied afterwards.
         scale: f64,
     },
+    /// Uniform in [-bound, bound).
+    Uniform {
+        /// The bound.
+        bound: f64,
+    },
 }
 
 /// One named tensor of a layout.
@@ -180,6 +185,11 @@ fn fill(values: &mut [f32], init: Init, rng: Rng, index: u32) {
                 *value = (scale * std * z) as f32;
             });
         }
+        Init::Uniform { bound } => {
+            values.par_iter_mut().enumerate().for_each(|(i, value)| {
+                *value = (bound * (2.0 * rng.unit(Stream::INIT, index, i as u32, 0) - 1.0)) as f32;
+            });
+        }
     }
 }
 
@@ -200,6 +210,7 @@ mod tests {
         let mut layout = Layout::default();
         let n = layout.add("n", &[200, 500], Init::Normal { std: 0.02 }, true);
         let t = layout.add("t", &[200, 500], Init::TruncatedNormal { std: 0.1, scale: 0.5 }, true);
+        let u = layout.add("u", &[200, 500], Init::Uniform { bound: 0.5 }, true);
         let buffer = layout.init(3);
         let std = |v: View| {
             let x = &buffer[v.range()];
@@ -208,6 +219,9 @@ mod tests {
         assert!((std(n) / 0.02 - 1.0).abs() < 0.01, "{}", std(n));
         assert!((std(t) / (0.880 * 0.1 * 0.5) - 1.0).abs() < 0.01, "{}", std(t));
         assert!(buffer[t.range()].iter().all(|x| x.abs() <= 0.1));
+        // bound / √3
+        assert!((std(u) / 0.28868 - 1.0).abs() < 0.01, "{}", std(u));
+        assert!(buffer[u.range()].iter().all(|x| x.abs() <= 0.5));
         assert_ne!(buffer, layout.init(4));
     }
 

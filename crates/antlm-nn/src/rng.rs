@@ -41,6 +41,9 @@ impl Stream {
     /// What a bootstrap draws: step = resample, row = which list it draws from.
     pub const BOOTSTRAP: Stream = Stream(7);
 
+    /// Which rows of a training file are held out when a model is fine-tuned.
+    pub const HOLDOUT: Stream = Stream(6);
+
     /// Dropout at place `site` of a model (sites are numbered by the model, in order of use).
     pub const fn dropout(site: u32) -> Stream {
         Stream(0x1000 + site)

@@ -40,8 +40,13 @@ impl AtomicFile {
     /// Makes the hidden file that is written to.
     ///
     /// # Errors
-    /// [`Error::Io`] with the path.
+    /// [`Error::Usage`] when its folder is not there, [`Error::Io`] with the path.
     pub fn create(path: &Path) -> Result<AtomicFile> {
+        let above = parent(path);
+        if !above.exists() {
+            let what = "there is no such folder to write to; make it first, or name another place";
+            return Err(Error::Usage(format!("{}: {}: {what}", path.display(), above.display())));
+        }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let beside = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
         let file = BufWriter::new(File::create(&beside).map_err(Error::io(path))?);

@@ -150,7 +150,7 @@ What to try next
   echo 'The girls near the box sleep.' | {antlm} score {dir}/antlm-mntp --json   word by word
   {antlm} generate {dir}/antlm-mntp --prompt 'The girls'       let it write
   {antlm} fill {dir}/antlm-mntp 'The girls near the box [MASK].'   ask it about both sides of a gap
-  {antlm} init --text YOUR-TEXTS                               a recipe for text of your own; then `{antlm} train recipe.toml`",
+  {antlm} init --text YOUR-TEXTS                               a recipe for text of your own; then `{antlm} train recipe.toml --out runs/mine`",
         percent(demo::TRIGRAM, causal),
         percent("clm", causal),
         percent("mlm", mlm),

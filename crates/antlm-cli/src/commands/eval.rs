@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use antlm::Error;
-use antlm::eval::results::TaskResult;
+use antlm::eval::results::{CheckpointId, TaskResult};
 use antlm::eval::score::Scorer;
 use antlm::eval::zeroshot::evaluate::{self, Data, Options, Outcome};
 use antlm::eval::zeroshot::{Task, find};
@@ -35,7 +35,7 @@ pub fn run(args: &Eval, out: &mut impl Write) -> Result<()> {
     for path in checkpoints {
         let model = trained::open(&path, weights)?;
         let (run, known) = (model.run.clone(), model.trained());
-        let id = evaluate::checkpoint_id(&model, weights)?;
+        let id = CheckpointId::of(&model, weights)?;
         let mut scorer = Scorer::new(model);
         for backend in backends(args, &known, &path) {
             for data in &data {

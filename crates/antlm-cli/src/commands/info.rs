@@ -43,6 +43,11 @@ pub fn run(args: &args::Info, out: &mut impl Write) -> Result<()> {
         };
         let rows: Vec<Vec<String>> = info.dev.iter().map(row).collect();
         table(out, &[">step", ">block", "at", "backend", ">loss", ""], &rows)?;
+    } else if info.step > 0 {
+        writeln!(
+            out,
+            "\nno dev loss: the text was too small to hold any of it out; train with --dev PATH to have one"
+        )?;
     }
     if !info.checkpoints.is_empty() {
         writeln!(out, "\ncheckpoints")?;

@@ -8,6 +8,7 @@ mod diff;
 mod eval;
 mod export;
 mod fill;
+mod finetune;
 mod generate;
 mod import;
 mod info;
@@ -42,6 +43,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Submit(args) => submit::run(&args, &mut out),
         Command::Generate(args) => generate::run(&args, &mut out),
         Command::Fill(args) => fill::run(&args, std::io::stdin().lock(), &mut out),
+        Command::Finetune(args) => finetune::run(&args, &mut out),
         Command::Tokenize(args) => tokenize::run(&args, std::io::stdin().lock(), &mut out),
         Command::Export(args) => export::run(&args, &mut out),
         Command::Import(args) => import::run(&args, &mut out),

@@ -14,7 +14,7 @@ pub fn run(args: &args::Plan, out: &mut impl Write) -> Result<()> {
     input::choose(&mut recipe, &args.text, args.dev.as_slice(), args.cleaning)?;
     let plan = if let Some(dir) = input::prepared_dir(&args.text) {
         Plan::of(&recipe, &input::open(&recipe, dir, args.dev.is_some())?)?
-    } else if recipe.data.is_empty() {
+    } else if recipe.data.is_empty() && args.dev.is_none() {
         Plan::new(&recipe, None)?
     } else {
         // Segments are counted in tokens, so the text is prepared, and forgotten again.

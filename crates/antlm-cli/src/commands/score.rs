@@ -1,6 +1,6 @@
 //! `antlm score`: log-probabilities of the sentences on standard input.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal, Write};
 
 use antlm::eval::score::Scorer;
 use antlm::{Error, Result};
@@ -18,7 +18,7 @@ pub fn run(args: &Score, input: impl BufRead, out: &mut impl Write) -> anyhow::R
             trained.join(" and ")
         );
     }
-    for sentence in sentences(input) {
+    for sentence in texts(None, input) {
         let score = scorer.score(&sentence?, backend)?;
         if args.json {
             writeln!(out, "{}", serde_json::to_string(&score)?)?;
@@ -34,7 +34,13 @@ pub fn run(args: &Score, input: impl BufRead, out: &mut impl Write) -> anyhow::R
 pub fn texts<'a>(given: Option<&str>, input: impl BufRead + 'a) -> Box<dyn Iterator<Item = Result<String>> + 'a> {
     match given {
         Some(text) => Box::new(std::iter::once(Ok(text.to_owned()))),
-        None => Box::new(sentences(input)),
+        None => {
+            // Whoever forgot the text would wait for us, and we for them.
+            if std::io::stdin().is_terminal() {
+                eprintln!("antlm: note: reading lines from the keyboard; Ctrl-D (on Windows Ctrl-Z, Enter) ends them");
+            }
+            Box::new(sentences(input))
+        }
     }
 }
 

@@ -123,7 +123,8 @@ fn sample_text_is_the_same_every_time() {
     assert!((500..700).contains(&text.split_whitespace().count()));
     assert_eq!(stdout(&antlm(folder.path(), &["sample-text", "--words", "500", "--seed", "9", "--out", "-"])), text);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
-    refused(folder.path(), &["sample-text", "--words", "5", "--out", "none/c.txt"], &["none/c.txt"]);
+    let missing = ["none/c.txt", "none: there is no such folder", "make it first"];
+    refused(folder.path(), &["sample-text", "--words", "5", "--out", "none/c.txt"], &missing);
 }
 
 /// `antlm … | head -1`: the reader goes away early, and that is no error.
@@ -180,6 +181,7 @@ fn plans_are_printed_and_wrong_recipes_refused() {
     );
     refused(folder.path(), &["plan", "babyllama-tiny", "--set", "schedule="], &["schedule"]);
     refused(folder.path(), &["plan", "babyllama-tiny", "--set", "speed=9"], &["speed"]);
+    refused(folder.path(), &["plan", "babyllama-tiny", "--dev", "dev.txt"], &["names no text", "--text"]);
     refused(folder.path(), &["plan", "babyllama-tiny", "--set", "model.layers=many"], &["layers"]);
     refused(folder.path(), &["plan", "babyllama-tiny", "--text", "none.txt"], &["none.txt"]);
     std::fs::write(folder.path().join("mine.toml"), "version = 1\nbase = \"babyllama-tiny\"\nlayers = 3\n").unwrap();
@@ -276,6 +278,12 @@ fn init_writes_a_recipe_that_plans() {
     let plan = antlm(folder.path(), &["plan", "recipe.toml", "--json"]);
     let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
     assert!(plan["assumed"] == false && plan["recipe"] == "recipe", "{plan}");
+    // All of the text is trained on when the dev text is another.
+    antlm(folder.path(), &["sample-text", "--words", "500", "--seed", "2", "--out", "dev.txt"]);
+    let dev: serde_json::Value =
+        serde_json::from_str(&stdout(&antlm(folder.path(), &["plan", "recipe.toml", "--dev", "dev.txt", "--json"])))
+            .unwrap();
+    assert!(dev["dataset"]["words"].as_u64() > plan["dataset"]["words"].as_u64(), "{dev}");
     refused(folder.path(), &["init", "--text", "text.txt"], &["recipe.toml", "exists already", "--out"]);
     refused(folder.path(), &["init", "--text", "none.txt", "--out", "new.toml"], &["none.txt"]);
     refused(folder.path(), &["init", "--out", "no/such/folder.toml"], &["no/such/folder.toml"]);
@@ -318,4 +326,6 @@ fn the_demo_takes_no_folder_of_something_else() {
     refused(folder.path(), &["demo", "--out", "mine", "--quiet"], &["mine", "exists already"]);
     std::fs::write(folder.path().join("mine/demo.json"), "{}").unwrap();
     refused(folder.path(), &["demo", "--out", "mine", "--quiet"], &["mine", "another seed", "--out"]);
+    refused(folder.path(), &["demo", "--out", "mine/thesis.txt", "--quiet"], &["thesis.txt", "is a file", "--out"]);
+    refused(folder.path(), &["tokenize", "mine/thesis.txt", "hi"], &["thesis.txt", "line 1", "no tokenizer.json"]);
 }

@@ -3,7 +3,9 @@
 mod bad_input;
 mod command_line;
 mod common;
+mod docs;
 mod eval;
+mod finetune;
 mod hub;
 mod reading;
 mod resume;

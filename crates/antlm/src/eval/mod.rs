@@ -4,6 +4,7 @@
 pub mod bootstrap;
 pub mod compare;
 pub mod fill;
+pub mod finetune;
 pub mod generate;
 pub mod pack;
 pub mod results;

@@ -105,7 +105,12 @@ fn packed_scores_equal_those_one_by_one() {
         let requests = sentences(&scorer);
         for backend in [Backend::Causal, Backend::Mlm, Backend::Mntp] {
             let run = |scorer: &mut Scorer, requests: &[Request]| {
-                scorer.log_probabilities(requests, backend, &mut |done, of| Ok(assert!(done <= of))).unwrap()
+                scorer
+                    .log_probabilities(requests, backend, &mut |done, of| {
+                        assert!(done <= of);
+                        Ok(())
+                    })
+                    .unwrap()
             };
             let alone: Vec<Vec<f64>> =
                 requests.iter().map(|request| run(&mut scorer, std::slice::from_ref(request)).remove(0)).collect();

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::objective::Backend;
+use crate::train::trained::{Trained, Weights};
+use crate::train::{checkpoint, run_folder};
 use crate::{Error, Result, files};
 
 /// The version that this build writes and reads.
@@ -81,7 +83,8 @@ pub struct TaskResult {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub chosen: BTreeMap<String, String>,
     /// Of tasks whose items have numbers: those numbers in file order, by name. `probability` (wug-*: of the first
-    /// candidate) and `human`; `surprisal`, `previous` (reading); `prediction` and `label` (fine-tuning: class ids).
+    /// candidate) and `human`; `surprisal`, `previous` (reading); `prediction` and `label` (fine-tuning: class ids); not of
+    /// items `by_epoch` (fine-tuning: what chose the epoch, after each, times 100; the first of the highest was chosen).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, Vec<f64>>,
 }
@@ -111,6 +114,27 @@ pub struct CheckpointId {
     pub weights: String,
     /// SHA-256 of the tokenizer.
     pub tokenizer: String,
+}
+
+impl CheckpointId {
+    /// Of a checkpoint that was opened with these weights.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for files that cannot be read.
+    pub fn of(trained: &Trained, weights: Weights) -> Result<CheckpointId> {
+        let name = trained.checkpoint.file_name().unwrap_or_default().to_string_lossy();
+        let (ending, file) = match weights {
+            Weights::Last => ("", checkpoint::MODEL),
+            Weights::Average => ("-ema", checkpoint::EMA),
+        };
+        Ok(CheckpointId {
+            name: format!("{name}{ending}"),
+            step: trained.state.step,
+            words: trained.state.seen.values().map(|seen| seen.words).sum(),
+            weights: files::sha256_file(&trained.checkpoint.join(file))?,
+            tokenizer: files::sha256_file(&trained.run.join(run_folder::TOKENIZER))?,
+        })
+    }
 }
 
 /// The score of a part of a task.

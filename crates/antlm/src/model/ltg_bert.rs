@@ -85,7 +85,8 @@ impl LtgBert {
         (self.word, Some(self.output_bias))
     }
 
-    pub(super) fn hidden(&self, tape: &mut Tape<'_>, rows: &Rows) -> Result<Act> {
+    /// The last layer's output at the picked rows, which the head reads: `[m, d]`.
+    pub(super) fn features(&self, tape: &mut Tape<'_>, rows: &Rows) -> Result<Act> {
         let c = &self.config;
         let eps = c.norm_eps as f32;
         let plain = Norm { eps, ..Norm::default() };
@@ -122,12 +123,19 @@ impl LtgBert {
             tape.release(mark, x);
         }
         // The head runs on rows with a target only.
-        let x = tape.gather(x, &rows.picked)?; // [m, d]
+        tape.gather(x, &rows.picked)
+    }
+
+    pub(super) fn hidden(&self, tape: &mut Tape<'_>, rows: &Rows) -> Result<Act> {
+        let plain = Norm { eps: self.config.norm_eps as f32, ..Norm::default() };
+        let x = self.features(tape, rows)?; // [m, d]
         let y = tape.layer_norm(x, &plain)?;
         let y = tape.linear(y, self.head.0, Some(self.head.1), None)?;
         let y = tape.gelu(y)?;
-        let drop = hidden_drop(1 + SITES * self.layers.len() as u32, DropRows::Picked(rows.first, rows.picked.clone()));
-        tape.layer_norm(y, &Norm { drop, ..plain })
+        let site = 1 + SITES * self.layers.len() as u32;
+        let drop =
+            Drop { site, p: self.config.hidden_dropout, rows: DropRows::Picked(rows.first, rows.picked.clone()) };
+        tape.layer_norm(y, &Norm { drop: Some(drop), ..plain })
     }
 
     /// An empty cache.

@@ -158,6 +158,19 @@ impl Model {
         })
     }
 
+    /// What stands below the head of language modelling, at the picked rows only: `[m, d]`. Of an LTG-BERT the last
+    /// layer's output, of a Llama the final norm's. Another head can be put on it; `tape` may run over a longer buffer
+    /// than the model's, if it begins with the model's.
+    ///
+    /// # Errors
+    /// The engine's, for ids or rows outside their range.
+    pub fn features(&self, tape: &mut Tape<'_>, rows: &Rows) -> Result<Act> {
+        Ok(match self {
+            Model::LtgBert(m) => m.features(tape, rows)?,
+            Model::Llama(m) => m.hidden(tape, rows)?,
+        })
+    }
+
     /// Logits at the picked rows: `[m, V]`.
     ///
     /// # Errors

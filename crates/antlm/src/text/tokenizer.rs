@@ -122,7 +122,7 @@ impl Tokenizer {
         let file: File = serde_json::from_str(json).map_err(|e| {
             let what = e.to_string();
             let what = what.split(" at line ").next().unwrap_or("").replace('\n', " ");
-            (format!("line {}, column {}", e.line(), e.column()), what)
+            (format!("line {}, column {}", e.line(), e.column()), format!("no tokenizer.json: {what}"))
         })?;
         let model = &file.model;
         if model.kind.as_deref() != Some("BPE") {

@@ -110,6 +110,9 @@ pub fn check_run(path: &Path) -> Result<()> {
 }
 
 fn check_empty(path: &Path) -> Result<()> {
+    if path.is_file() {
+        return Err(Error::Usage(format!("{}: is a file, not a folder; give another --out", path.display())));
+    }
     for entry in fs::read_dir(path).map_err(Error::io(path))? {
         if entry.map_err(Error::io(path))?.file_name() == LOCK {
             continue;

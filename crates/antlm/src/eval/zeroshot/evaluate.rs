@@ -15,9 +15,7 @@ use crate::eval::pack::Request;
 use crate::eval::results::{CheckpointId, Set, TaskResult};
 use crate::eval::score::Scorer;
 use crate::objective::Backend;
-use crate::train::checkpoint;
-use crate::train::trained::{Trained, Weights};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// Counts up when the same model and data would get other numbers.
 const SCORING: &str = "1";
@@ -78,25 +76,6 @@ pub fn read(found: &Found, limit: Option<u64>) -> Result<Data> {
     };
     let words = reading::read(path, limit)?;
     Ok(Data { task: found.task, notes: Vec::new(), hash: items::hash(&found.files)?, body: Body::Words(words) })
-}
-
-/// What results say of the checkpoint that was opened with these weights.
-///
-/// # Errors
-/// [`Error::Io`] for files that cannot be read.
-pub fn checkpoint_id(trained: &Trained, weights: Weights) -> Result<CheckpointId> {
-    let name = trained.checkpoint.file_name().unwrap_or_default().to_string_lossy();
-    let (ending, file) = match weights {
-        Weights::Last => ("", checkpoint::MODEL),
-        Weights::Average => ("-ema", checkpoint::EMA),
-    };
-    Ok(CheckpointId {
-        name: format!("{name}{ending}"),
-        step: trained.state.step,
-        words: trained.state.seen.values().map(|seen| seen.words).sum(),
-        weights: files::sha256_file(&trained.checkpoint.join(file))?,
-        tokenizer: files::sha256_file(&trained.run.join(crate::train::run_folder::TOKENIZER))?,
-    })
 }
 
 /// Evaluates, and leaves the result in the run's folder. Items, one JSON object a line, go to `out`; then nothing is taken

@@ -22,7 +22,11 @@ fn scorer(kind: Kind, run: &Path) -> Scorer {
 }
 
 fn evaluated(scorer: &mut Scorer, data: &Data, backend: Backend, options: &Options) -> Outcome {
-    evaluate(scorer, &id(), data, backend, options, None, &mut |done, of| Ok(assert!(done <= of))).unwrap()
+    evaluate(scorer, &id(), data, backend, options, None, &mut |done, of| {
+        assert!(done <= of);
+        Ok(())
+    })
+    .unwrap()
 }
 
 fn sample_pairs(folder: &Path, each: u32) -> Data {

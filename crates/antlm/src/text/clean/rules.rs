@@ -189,9 +189,20 @@ fn contractions(line: &str) -> Cow<'_, str> {
         let word = word.trim_end_matches(['.', ',', ';', ':', '!', '?']).to_ascii_lowercase();
         ["n't", "'ll", "'re", "'ve", "'m", "'s", "'d"].contains(&word.as_str())
     };
+    // A name that was taken out left its ending behind: `going to 's school`. These words have none of their own.
+    let bare = |before: &str| {
+        const BARE: [&str; 24] = [
+            "a", "an", "the", "my", "your", "our", "their", "and", "or", "but", "if", "because", "than", "of", "to",
+            "from", "with", "for", "at", "by", "in", "on", "into", "about",
+        ];
+        BARE.contains(&before.to_ascii_lowercase().as_str())
+    };
     let mut out = String::with_capacity(line.len());
+    let mut before = "";
     for (i, word) in line.split(' ').enumerate() {
-        if i > 0 && !(ending(word) && out.ends_with(char::is_alphabetic)) {
+        let joins = ending(word) && out.ends_with(char::is_alphabetic) && !bare(before);
+        before = word;
+        if i > 0 && !joins {
             out.push(' ');
         }
         out.push_str(word);
