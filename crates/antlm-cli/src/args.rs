@@ -10,7 +10,7 @@ mod eval;
 mod finetune;
 mod read;
 
-pub use eval::{Compare, Eval, Format, Submit};
+pub use eval::{CheckpointsArg, Compare, Eval, Format, SetArg, Submit, Sweep};
 pub use finetune::{Finetune, PresetArg, ReadArg, SelectArg, TakeArg};
 pub use read::{Fill, Generate, Tokenize};
 
@@ -50,6 +50,7 @@ pub enum Command {
     Eval(Eval),
     Compare(Compare),
     Submit(Submit),
+    Sweep(Sweep),
     Generate(Generate),
     Fill(Fill),
     Finetune(Finetune),
@@ -538,6 +539,16 @@ pub enum BackendArg {
     Mlm,
     /// Both sides: each token masked in turn and read one position to the left
     Mntp,
+}
+
+impl From<Backend> for BackendArg {
+    fn from(backend: Backend) -> BackendArg {
+        match backend {
+            Backend::Causal => BackendArg::Causal,
+            Backend::Mlm => BackendArg::Mlm,
+            Backend::Mntp => BackendArg::Mntp,
+        }
+    }
 }
 
 impl From<BackendArg> for Backend {

@@ -54,6 +54,7 @@ pub mod model;
 pub mod objective;
 pub mod recipe;
 pub mod suggest;
+pub mod sweep;
 pub mod tensor_file;
 pub mod text;
 pub mod train;

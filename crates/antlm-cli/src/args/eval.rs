@@ -278,3 +278,56 @@ impl From<TrackArg> for Track {
         }
     }
 }
+
+/// Train, evaluate and compare every schedule with every seed of a recipe
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  antlm sweep sweep.toml
+  antlm sweep sweep.toml --list
+  antlm sweep sweep.toml --job 3                    one job, as for a queue's array
+
+SWEEP.toml (paths are relative to its folder):
+  version = 1
+  base = \"babyllama-tiny\"                          a built-in recipe or a recipe's file
+  schedules = [\"6 clm\", \"1 clm + 4 mlm + 1 clm\"]
+  seeds = [1, 2, 3]
+  text = [\"corpus/\"]                               unless the recipe names its text; dev = \"PATH\"
+  out = \"runs/sweep\"                               a folder for each run in it
+  set = [\"optimizer.lr=0.001\"]                     keys of the recipe for all runs
+  [variants]                                       all of it once more for each of these
+  short = [\"seq_len=64\"]
+  [eval]                                           data, tasks, backends, protocol: as `antlm eval`
+  data = \"evaluation_data\"
+  [finetune]                                       data, preset, tasks, seeds: as `antlm finetune`
+  data = \"glue\"
+  preset = \"2026\"
+
+What is done is not done again: runs that are finished, results that are there. A run that was stopped goes on. Ctrl-C saves
+and stops; the same command goes on. At the end stands the table of `antlm compare`.
+
+--list --json prints a line for each job: {\"number\":…,\"run\":…,\"variant\":…,\"schedule\":…,\"seed\":…,\"set\":[…],
+  \"state\":\"new\"|\"stopped\"|\"trained\"|\"done\"}; --json alone prints the comparison.")]
+pub struct Sweep {
+    /// The sweep's file
+    #[arg(value_name = "SWEEP.toml")]
+    pub sweep: PathBuf,
+    /// Only list the jobs with their states
+    #[arg(long, conflicts_with = "job")]
+    pub list: bool,
+    /// Only this job, by its number; no table at the end
+    #[arg(long, value_name = "N")]
+    pub job: Option<usize>,
+    /// How to print the table
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Threads to use (default: all); the result does not depend on it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Print no progress
+    #[arg(long)]
+    pub quiet: bool,
+    /// The list or the table as JSON
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+}

@@ -20,6 +20,11 @@ use crate::progress::Working;
 pub fn run(args: &Eval, out: &mut impl Write) -> Result<()> {
     super::use_threads(args.threads)?;
     let cancel = crate::signals::install()?;
+    evaluate(args, &cancel, out)
+}
+
+/// Evaluates, in a process whose threads and signals are set up.
+pub fn evaluate(args: &Eval, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Write) -> Result<()> {
     let options = Options { set: args.set.into(), protocol: args.protocol, limit: args.limit, again: args.again };
     let mut checkpoints = Vec::new();
     for run in &args.runs {

@@ -21,6 +21,11 @@ use crate::progress::Tuning;
 pub fn run(args: &Finetune, out: &mut impl Write) -> Result<()> {
     super::use_threads(args.threads)?;
     let cancel = crate::signals::install()?;
+    tune(args, &cancel, out)
+}
+
+/// Fine-tunes, in a process whose threads and signals are set up.
+pub fn tune(args: &Finetune, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Write) -> Result<()> {
     let preset = match args.preset {
         PresetArg::Y2024 => Preset::Y2024,
         PresetArg::Y2026 => Preset::Y2026,

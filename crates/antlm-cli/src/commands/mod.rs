@@ -21,6 +21,7 @@ mod sample_pairs;
 mod sample_text;
 mod score;
 mod submit;
+mod sweep;
 mod tokenize;
 mod train;
 
@@ -41,6 +42,7 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args, &mut out),
         Command::Compare(args) => compare::run(&args, &mut out),
         Command::Submit(args) => submit::run(&args, &mut out),
+        Command::Sweep(args) => sweep::run(&args, &mut out),
         Command::Generate(args) => generate::run(&args, &mut out),
         Command::Fill(args) => fill::run(&args, std::io::stdin().lock(), &mut out),
         Command::Finetune(args) => finetune::run(&args, &mut out),

@@ -43,8 +43,9 @@ pub fn run(args: &Submit, out: &mut impl Write) -> Result<()> {
         if let Some(collated) = &report.collated {
             writeln!(
                 out,
-                "{} files; the one to upload is {}",
+                "{} files; the one to upload to BabyLM {} is {}",
                 grouped(report.written.len() as u64),
+                args.preset,
                 collated.display()
             )?;
         } else if !report.written.is_empty() {

@@ -17,6 +17,11 @@ use crate::progress::Progress;
 pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
     super::use_threads(args.threads)?;
     let cancel = crate::signals::install()?;
+    train(args, &cancel, out)
+}
+
+/// Trains, or goes on, in a process whose threads and signals are set up.
+pub fn train(args: &Train, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Write) -> Result<()> {
     let mut listeners: Vec<Box<dyn Listener + '_>> = Vec::new();
     if args.json {
         listeners.push(Box::new(JsonLines(Some(out))));
@@ -39,14 +44,14 @@ pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
             if let Some(init) = &init {
                 init.check_fits(&recipe)?;
             }
-            let prepared = prepared(args, &recipe, init.as_ref(), &folder, &cancel)?;
+            let prepared = prepared(args, &recipe, init.as_ref(), &folder, cancel)?;
             run::create_from(&recipe, prepared, init, &folder)?
         }
     };
     if args.tensorboard || TensorBoard::is_there(run.path()) {
         listeners.push(Box::new(TensorBoard::open(run.path())?));
     }
-    Ok(run.train(&mut listeners, &cancel)?)
+    Ok(run.train(&mut listeners, cancel)?)
 }
 
 /// Text that `antlm prepare` made, if `--text` names its folder; otherwise prepares it, or uses again what is there,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use antlm_nn::rng::{Rng, Stream};
 use rayon::prelude::*;
 
+use crate::eval::finetune::metrics::Metric;
 use crate::eval::results::TaskResult;
 use crate::eval::stats::spearman;
 use crate::{Error, Result, files};
@@ -186,16 +187,9 @@ fn of_pairs(metric: &str, pairs: &[[f64; 2]]) -> Option<f64> {
         let (a, b): (Vec<f64>, Vec<f64>) = pairs.iter().map(|&[a, b]| (a, b)).unzip();
         return Some(100.0 * spearman(&a, &b)?);
     }
-    let count = |a: f64, b: f64| pairs.iter().filter(|&&pair| pair == [a, b]).count() as f64;
-    let (tp, fp, missed, tn) = (count(1.0, 1.0), count(1.0, 0.0), count(0.0, 1.0), count(0.0, 0.0));
-    let over = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
-    Some(match metric {
-        "f1" => 100.0 * over(2.0 * tp, 2.0 * tp + fp + missed),
-        _ => {
-            let product = (tp + fp) * (tp + missed) * (tn + fp) * (tn + missed);
-            100.0 * over(tp * tn - fp * missed, product.sqrt())
-        }
-    })
+    let (predicted, labels): (Vec<u32>, Vec<u32>) = pairs.iter().map(|&[a, b]| (a as u32, b as u32)).unzip();
+    let metric = if metric == "f1" { Metric::F1 } else { Metric::Mcc };
+    Some(100.0 * metric.score(&predicted, &labels))
 }
 
 fn not_the_same(result: &TaskResult, other: &TaskResult) -> Error {

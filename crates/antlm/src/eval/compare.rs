@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::eval::bootstrap::{self, Group};
+use crate::eval::finetune::data;
+use crate::eval::finetune::metrics::mean_and_sd;
+use crate::eval::finetune::presets::Preset;
 use crate::eval::results::{self, Set, TaskResult};
 use crate::eval::zeroshot::Task;
 use crate::objective::Backend;
@@ -22,11 +25,6 @@ pub const GLUE: &str = "glue";
 pub const MACRO: &str = "macro-average";
 /// What the macro-average of the paper (and of BabyLM 2024) is the mean of.
 pub const FOUR: [&str; 4] = ["blimp", "supplement", "ewok", GLUE];
-/// The fine-tuning tasks whose mean is the GLUE score, by preset.
-const PRESETS: [(&str, &[&str]); 2] = [
-    ("2024", &["boolq", "cola", "mnli", "mnli-mm", "mrpc", "multirc", "qnli", "qqp", "rte", "sst2", "wsc"]),
-    ("2026", &["boolq", "multirc", "rte", "wsc", "mrpc", "qqp", "mnli"]),
-];
 
 /// What is compared.
 #[derive(Clone, Debug, Default)]
@@ -138,7 +136,7 @@ impl Model {
 }
 
 fn is_tuned(task: &str) -> bool {
-    PRESETS.iter().any(|(_, tasks)| tasks.contains(&task))
+    data::Task::parse(task).is_ok()
 }
 
 /// Compares runs.
@@ -146,8 +144,11 @@ fn is_tuned(task: &str) -> bool {
 /// # Errors
 /// [`Error::Usage`] for what is no run, an unknown task or preset, scores of different data; damaged results' errors.
 pub fn runs(paths: &[PathBuf], options: &Options) -> Result<Comparison> {
-    let glue = PRESETS.iter().find(|(name, _)| *name == options.preset).map(|(_, tasks)| *tasks);
-    let glue = glue.ok_or_else(|| Error::Usage(format!("no preset {:?}; there are 2024 and 2026", options.preset)))?;
+    let preset = [Preset::Y2024, Preset::Y2026].into_iter().find(|preset| preset.name() == options.preset);
+    let preset =
+        preset.ok_or_else(|| Error::Usage(format!("no preset {:?}; there are 2024 and 2026", options.preset)))?;
+    let glue: Vec<&str> = preset.tasks().iter().map(|task| task.name()).collect();
+    let glue = &glue[..];
     let mut notes = Vec::new();
     let mut models = Vec::new();
     for (index, path) in paths.iter().enumerate() {
@@ -433,10 +434,8 @@ fn rows_of<'a>(
 }
 
 fn cell(values: Vec<f64>, limited: bool) -> Cell {
-    let n = values.len() as f64;
-    let score = values.iter().sum::<f64>() / n;
-    let squares: f64 = values.iter().map(|value| (value - score).powi(2)).sum();
-    Cell { score, sd: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()), values, limited }
+    let (score, sd) = mean_and_sd(&values);
+    Cell { score, sd, values, limited }
 }
 
 /// Which tasks a row's gaps lack.

@@ -57,8 +57,8 @@ fn four(run: &Path, outcomes: &str) {
     for task in ["blimp", "supplement", "ewok"] {
         write(run, task, CAUSAL, outcomes, &nothing);
     }
-    for task in PRESETS[1].1 {
-        write(run, task, None, outcomes, &nothing);
+    for task in Preset::Y2026.tasks() {
+        write(run, task.name(), None, outcomes, &nothing);
     }
 }
 
