@@ -79,7 +79,7 @@ fn a_sweep_is_trained_evaluated_and_compared() {
     // The paper's table of these runs is all gaps.
     let text = succeeds(toy.path(), &["compare", runs[0]]);
     assert!(text.contains("–") && text.contains("not there: blimp; ewok; supplement; glue: 0 of 7 tasks"), "{text}");
-    refused(toy.path(), &["compare", runs[0], "--tasks", "pear"], &["no task \"pear\"", "did you mean `pairs`"]);
+    refused(toy.path(), &["compare", runs[0], "--tasks", "pair"], &["no task \"pair\"", "did you mean `pairs`"]);
     refused(toy.path(), &["compare", runs[0], runs[0]], &["given twice"]);
     refused(toy.path(), &["compare", "prepared"], &["prepared"]);
 

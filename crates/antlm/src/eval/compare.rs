@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::eval::bootstrap::{self, Group};
 use crate::eval::finetune::data;
 use crate::eval::finetune::metrics::mean_and_sd;
 use crate::eval::finetune::presets::Preset;
@@ -18,6 +17,8 @@ use crate::suggest::did_you_mean;
 use crate::train::run_folder;
 use crate::train::trained::{self, Which};
 use crate::{Error, Result};
+
+mod differences;
 
 /// The column of the mean of a preset's fine-tuning tasks.
 pub const GLUE: &str = "glue";
@@ -174,13 +175,16 @@ pub fn runs(paths: &[PathBuf], options: &Options) -> Result<Comparison> {
     }
     say_settings(&models, &columns, glue, &mut notes);
     let table: Vec<Row> = rows.iter().map(|row| row.0.clone()).collect();
-    let differences = differences(&rows, &atoms, options, &columns, glue)?;
+    let differences = differences::find(&rows, &atoms, options, &columns, glue)?;
     if table.len() > 1 && table.iter().any(|row| row.runs.len() < 3) {
         notes.push("fewer than three seeds: differences are between these models, not between recipes".into());
     }
     let Options { protocol, preset, .. } = options.clone();
     Ok(Comparison { protocol, preset, columns, rows: table, differences, notes })
 }
+
+/// A row with its models.
+type Shown<'a> = (Row, Vec<&'a Model>);
 
 /// Reads a run's results at the checkpoint that is meant.
 fn load(path: &Path, options: &Options, notes: &mut Vec<String>) -> Result<Model> {
@@ -332,6 +336,8 @@ fn columns(models: &[Model], options: &Options, glue: &[&str]) -> Result<Vec<Str
             Some(name) => add(name),
             None => {
                 let near = did_you_mean(asked, known());
+                let all = || known().collect::<Vec<_>>().join(", ");
+                let near = if near.is_empty() { format!("; there are {}, all", all()) } else { near };
                 return Err(Error::Usage(format!("no task {asked:?} to compare{near}")));
             }
         }
@@ -396,7 +402,7 @@ fn rows_of<'a>(
     columns: &[String],
     glue: &[&str],
     notes: &mut Vec<String>,
-) -> Vec<(Row, Vec<&'a Model>)> {
+) -> Vec<Shown<'a>> {
     let read: BTreeSet<Backend> = members.iter().flat_map(|model| model.backends()).collect();
     let mut backends: Vec<Option<Backend>> = read.into_iter().map(Some).collect();
     if backends.is_empty() {
@@ -492,92 +498,6 @@ fn say_settings(models: &[Model], columns: &[String], glue: &[&str], notes: &mut
         let values: Vec<&str> = values.iter().copied().collect();
         notes.push(format!("{task}: fine-tuned with different settings: {key} {}", values.join(", ")));
     }
-}
-
-fn differences(
-    rows: &[(Row, Vec<&Model>)],
-    atoms_of_all: &[&str],
-    options: &Options,
-    columns: &[String],
-    glue: &[&str],
-) -> Result<Vec<Difference>> {
-    let base: Vec<usize> = match &options.against {
-        None => (0..rows.len()).filter(|&i| rows[i].0.model == rows[0].0.model).collect(),
-        Some(path) => (0..rows.len()).filter(|&i| rows[i].0.runs.contains(path)).collect(),
-    };
-    let Some(&first) = base.first() else {
-        let asked = options.against.as_deref().unwrap_or(Path::new("")).display();
-        return Err(Error::Usage(format!("--against {asked}: not one of the runs that are compared")));
-    };
-    if rows.len() < 2 {
-        return Ok(Vec::new());
-    }
-    // Every task's scores on items drawn anew, of all models and backends at once: the same items for all of them.
-    let mut drawn: BTreeMap<(&str, &Path, Option<Backend>), Vec<f64>> = BTreeMap::new();
-    for &task in atoms_of_all {
-        let mut places = Vec::new();
-        let mut all = Vec::new();
-        for (row, members) in rows {
-            let backend = if is_tuned(task) { None } else { row.backend };
-            for model in members
-                .iter()
-                .filter(|model| !places.iter().any(|&(p, b)| p == &model.path && b == backend))
-                .collect::<Vec<_>>()
-            {
-                for result in model.of(task, backend) {
-                    places.push((&model.path, backend));
-                    all.push(result);
-                }
-            }
-        }
-        let Some(scores) = bootstrap::scores(&all)? else { continue };
-        let mut by_place: BTreeMap<(&Path, Option<Backend>), Vec<Vec<f64>>> = BTreeMap::new();
-        for ((path, backend), scores) in places.into_iter().zip(scores) {
-            by_place.entry((path, backend)).or_default().push(scores);
-        }
-        // Of several seeds of a fine-tuning, their mean.
-        drawn.extend(by_place.into_iter().map(|((path, backend), all)| ((task, path, backend), mean(&all))));
-    }
-    let scores = |row: &(Row, Vec<&Model>), column: &str| -> Option<Vec<Vec<f64>>> {
-        let of_model = |model: &&Model| {
-            let of = |task: &str| {
-                let backend = if is_tuned(task) { None } else { row.0.backend };
-                drawn.get(&(task, model.path.as_path(), backend)).cloned()
-            };
-            combined(column, glue, &of)
-        };
-        row.1.iter().map(of_model).collect()
-    };
-    let mut found = Vec::new();
-    for (index, row) in rows.iter().enumerate() {
-        // The base's row that is read in the same way, if there is one.
-        let other = base.iter().copied().find(|&i| rows[i].0.backend == row.0.backend && !base.contains(&index));
-        let other = &rows[other.unwrap_or(first)];
-        if index == first {
-            continue;
-        }
-        for column in columns {
-            let cells = [row, other].map(|row| row.0.cells.get(column).and_then(Option::as_ref));
-            let [Some(own), Some(its)] = cells else { continue };
-            let over = if row.1.len().max(other.1.len()) > 1 { "items and seeds" } else { "items" };
-            let interval = scores(row, column).zip(scores(other, column)).map(|(own, its)| {
-                let [a, b] = [(&row.0.model, &own), (&other.0.model, &its)]
-                    .map(|(name, scores)| Group { name, scores: scores.iter().map(Vec::as_slice).collect() });
-                bootstrap::interval(&bootstrap::differences(&a, &b))
-            });
-            found.push(Difference {
-                model: row.0.model.clone(),
-                backend: row.0.backend,
-                against: other.0.model.clone(),
-                against_backend: other.0.backend,
-                column: column.clone(),
-                difference: own.score - its.score,
-                interval,
-                over,
-            });
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
