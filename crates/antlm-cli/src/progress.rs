@@ -131,6 +131,10 @@ impl Listener for Progress {
                 }
                 self.speed.pause(Instant::now());
             }
+            Event::Milestone { step, name, words_seen } => {
+                self.say(&format!("step {}: milestone {name} at {} words", grouped(*step), grouped(*words_seen)));
+                self.speed.pause(Instant::now());
+            }
             Event::Warning { text, .. } => self.say(&format!("warning: {text}")),
             Event::BlockEnd { .. } | Event::Stop { .. } => {}
             Event::End { step, words_seen } => {

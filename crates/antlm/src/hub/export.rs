@@ -9,7 +9,8 @@ use super::{CARD, CONFIG, MODEL, RECIPE, TOKENIZER, card, config};
 use crate::files::{self, NewFolder};
 use crate::recipe::Recipe;
 use crate::train::checkpoint;
-use crate::train::trained::{self, MILESTONES, Trained, Weights};
+use crate::train::checkpoint::MILESTONES;
+use crate::train::trained::{self, Trained, Weights};
 use crate::{Error, Result, tensor_file};
 
 /// Which checkpoints are exported.

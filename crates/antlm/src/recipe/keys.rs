@@ -25,6 +25,8 @@ pub enum Values {
     Path,
     /// Paths.
     Paths,
+    /// Marks of words seen, see [`super::Milestones`].
+    Marks,
 }
 
 /// One key of a recipe.
@@ -44,7 +46,7 @@ const fn key(path: &'static str, values: Values, default: Option<&'static str>, 
     Key { path, values, default, meaning }
 }
 
-use Values::{Bool, Number, Numbers, One, Path, Paths, Share, Text, Whole};
+use Values::{Bool, Marks, Number, Numbers, One, Path, Paths, Share, Text, Whole};
 
 /// Every key, in the order of the reference; the keys of one table stand together.
 pub const KEYS: &[Key] = &[
@@ -164,6 +166,14 @@ pub const KEYS: &[Key] = &[
         Some("500"),
         "Saves the run every so many steps; 0 for never. The end of every block is saved and kept in any case.",
     ),
+    key(
+        "checkpoints.milestones",
+        Marks,
+        Some("\"none\""),
+        "At which numbers of words seen the weights are kept in `milestones/`, after the first step at or past each mark; and \
+         those before the first step. `\"babylm-strict-small\"` has 19 (`chck_1M` to `chck_100M`), `\"babylm-strict\"` 28. \
+         Two marks in one step are refused.",
+    ),
     key("data.name", Text, None, "What to call this part of the text in plans and reports."),
     key("data.paths", Paths, None, "Its files and folders."),
     key("data.field", Text, Some("\"text\""), "The field with the text in `.jsonl` files; each line is a document."),
@@ -224,6 +234,9 @@ impl Values {
             Bool => "`true` or `false`".into(),
             Path => "path".into(),
             Paths => "list of paths".into(),
+            Marks => {
+                "`\"none\"`, `\"babylm-strict-small\"`, `\"babylm-strict\"`, or an increasing list of words".into()
+            }
         }
     }
 
@@ -237,6 +250,10 @@ impl Values {
             Numbers(n) => json!({"type": "array", "items": {"type": "number"}, "minItems": n, "maxItems": n}),
             Bool => json!({"type": "boolean"}),
             Paths => json!({"type": "array", "items": {"type": "string"}}),
+            Marks => json!({"anyOf": [
+                {"enum": ["none", "babylm-strict-small", "babylm-strict"]},
+                {"type": "array", "items": {"type": "integer", "minimum": 1}},
+            ]}),
         }
     }
 }

@@ -21,11 +21,13 @@ pub mod flat;
 pub mod init;
 pub mod keys;
 mod load;
+pub mod milestones;
 pub mod plan;
 pub mod size;
 
 pub use builtin::{builtin, names};
 pub use keys::KEYS;
+pub use milestones::Milestones;
 pub use plan::Plan;
 
 /// The recipe format this program reads and writes.
@@ -263,17 +265,19 @@ impl Default for Dev {
 }
 
 /// `[checkpoints]`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Checkpoints {
     /// Saves the run every so many steps (500), so that it can be resumed; 0 for never. The end of every block is saved
     /// and kept in any case.
     pub every: u32,
+    /// At which numbers of words seen the weights are kept in `milestones/`, beside the untrained model's.
+    pub milestones: Milestones,
 }
 
 impl Default for Checkpoints {
     fn default() -> Checkpoints {
-        Checkpoints { every: 500 }
+        Checkpoints { every: 500, milestones: Milestones::None }
     }
 }
 

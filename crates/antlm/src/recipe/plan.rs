@@ -3,6 +3,7 @@
 //! With a prepared text everything is as the run will have it. Without, the plan assumes 10 M words, spread evenly over
 //! full segments, and says so.
 
+use super::milestones::Milestone;
 use super::{Precision, Recipe, Restart, size};
 use crate::Result;
 use crate::model::Kind;
@@ -114,6 +115,10 @@ pub struct Plan {
     pub parameters: u64,
     /// The numbers it is trained with.
     pub precision: Precision,
+    /// The milestones that it reaches, the untrained model first; none, if the recipe asks for none.
+    pub milestones: Vec<Milestone>,
+    /// Those that it asks for besides the untrained model.
+    pub milestones_asked: usize,
     /// Expected memory in bytes.
     pub memory: size::Memory,
     /// Optimiser steps of the run.
@@ -224,9 +229,12 @@ impl Plan {
             words: blocks.last().map_or(0, |block| block.words_seen),
             blocks,
             limits: Vec::new(),
+            milestones: Vec::new(),
+            milestones_asked: recipe.checkpoints.milestones.marks().len(),
             notes: Vec::new(),
         };
         let position = |word| stream::position_of_word(word, dataset.segments, words, rng);
+        plan.milestones = recipe.checkpoints.milestones.reached(&layout, position)?;
         plan.limits = limits(&plan, &layout, position);
         plan.notes = notes(&plan, recipe);
         Ok(plan)
@@ -287,6 +295,18 @@ fn notes(plan: &Plan, recipe: &Recipe) -> Vec<String> {
     }
     if plan.words_per_step > MILESTONE as f64 {
         notes.push("a step takes more than 1 M words: BabyLM's checkpoints every 1 M words would share weights".into());
+    } else if plan.words_per_step > MILESTONE as f64 / 2.0 {
+        notes.push(
+            "a step takes more than 0.5 M words: BabyLM's checkpoints every 1 M words lie a step or two apart".into(),
+        );
+    }
+    if let Some(missing) = plan.milestones_asked.checked_sub(plan.milestones.len().saturating_sub(1))
+        && missing > 0
+    {
+        notes.push(format!(
+            "the run sees {} words and does not reach the last {missing} milestones",
+            grouped(plan.words)
+        ));
     }
     notes
 }
@@ -325,6 +345,20 @@ impl fmt::Display for Plan {
             decimal(self.epochs),
             grouped(self.words)
         )?;
+        if let [_, reached @ ..] = &self.milestones[..] {
+            write!(f, "  mark     {} of {} milestones", reached.len(), self.milestones_asked)?;
+            if let [first, .., last] | [first @ last] = reached {
+                write!(
+                    f,
+                    ", {} after step {} to {} after step {}",
+                    first.name,
+                    grouped(first.step),
+                    last.name,
+                    grouped(last.step)
+                )?;
+            }
+            writeln!(f, "; and the untrained model")?;
+        }
         let memory = &self.memory;
         writeln!(
             f,

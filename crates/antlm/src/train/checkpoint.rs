@@ -20,6 +20,8 @@ pub const VERSION: u32 = 1;
 /// How many checkpoints that are not to be kept stay: the newest two, so that one damaged folder does not cost a run.
 pub const ROLLING: usize = 2;
 
+/// Where a run keeps checkpoints under names of their own (`chck_1M`), beside `checkpoints/step-…`.
+pub const MILESTONES: &str = "milestones";
 /// The weights.
 pub const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -124,7 +126,7 @@ pub fn folder(run: &Path) -> PathBuf {
 /// [`Error::Io`] with the path; then the older checkpoints are as they were.
 pub fn save(run: &Path, state: &State, layout: &Layout, weights: &Weights, kept: bool) -> Result<PathBuf> {
     let Weights { params, m, v, ema, .. } = weights;
-    put(run, state, kept, |folder| {
+    put_step(run, state, kept, |folder| {
         tensor_file::write(&folder.join(MODEL), layout, &[("", params)])?;
         tensor_file::write(&folder.join(OPTIMIZER), layout, &[("exp_avg.", m), ("exp_avg_sq.", v)])?;
         if let Some(ema) = ema {
@@ -139,14 +141,43 @@ pub fn save(run: &Path, state: &State, layout: &Layout, weights: &Weights, kept:
 /// # Errors
 /// As [`save`].
 pub fn save_weights(run: &Path, state: &State, layout: &Layout, params: &[f32]) -> Result<PathBuf> {
-    put(run, state, true, |folder| {
+    put_step(run, state, true, |folder| {
         tensor_file::write(&folder.join(MODEL), layout, &[("", params)])?;
         Ok(vec![MODEL])
     })
 }
 
-/// Puts a folder with the files that `write` makes, and their checksums, in its place.
-fn put(
+/// Writes a milestone, `RUN/milestones/NAME`: a checkpoint that can be read but not trained on. One of this name that is
+/// there is replaced, by the same bytes where a run was resumed.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_milestone(run: &Path, name: &str, state: &State, layout: &Layout, weights: &Weights) -> Result<PathBuf> {
+    let all = run.join(MILESTONES);
+    fs::create_dir_all(&all).map_err(Error::io(&all))?;
+    // Left over from an interrupted run; what was moved away is written again.
+    for prefix in [".tmp-", ".old-"] {
+        let left = files::hidden(&all.join(name), prefix);
+        if left.exists() {
+            fs::remove_dir_all(&left).map_err(Error::io(&left))?;
+        }
+    }
+    let place = put(&all, name, state, true, |folder| {
+        tensor_file::write(&folder.join(MODEL), layout, &[("", &weights.params)])?;
+        if let Some(ema) = &weights.ema {
+            tensor_file::write(&folder.join(EMA), layout, &[("", ema)])?;
+        }
+        Ok([Some(MODEL), weights.ema.as_ref().map(|_| EMA)].into_iter().flatten().collect())
+    })?;
+    let old = files::hidden(&place, ".old-");
+    if old.exists() {
+        fs::remove_dir_all(&old).map_err(Error::io(&old))?;
+    }
+    Ok(place)
+}
+
+/// Puts the checkpoint of a step in its place, and tidies up around it.
+fn put_step(
     run: &Path,
     state: &State,
     kept: bool,
@@ -155,7 +186,21 @@ fn put(
     let all = folder(run);
     fs::create_dir_all(&all).map_err(Error::io(&all))?;
     clean(run)?;
-    let place = all.join(format!("step-{:09}", state.step));
+    let place = put(&all, &format!("step-{:09}", state.step), state, kept, write)?;
+    clean(run)?;
+    retain(run, state.step)?;
+    Ok(place)
+}
+
+/// Puts a folder with the files that `write` makes, and their checksums, in its place.
+fn put(
+    all: &Path,
+    name: &str,
+    state: &State,
+    kept: bool,
+    write: impl FnOnce(&Path) -> Result<Vec<&'static str>>,
+) -> Result<PathBuf> {
+    let place = all.join(name);
     let beside = files::hidden(&place, ".tmp-");
     fs::create_dir(&beside).map_err(Error::io(&beside))?;
     let mut sha256 = BTreeMap::new();
@@ -170,9 +215,7 @@ fn put(
         fs::rename(&place, &old).map_err(Error::io(&place))?;
     }
     fs::rename(&beside, &place).map_err(Error::io(&place))?;
-    files::sync_folder(&all)?;
-    clean(run)?;
-    retain(run, state.step)?;
+    files::sync_folder(all)?;
     Ok(place)
 }
 

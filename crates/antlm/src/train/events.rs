@@ -129,6 +129,15 @@ pub enum Event {
         /// Words seen by the run.
         words_seen: u64,
     },
+    /// The weights at a mark of words seen are on disk, in `milestones/`.
+    Milestone {
+        /// Steps done.
+        step: u64,
+        /// Its name.
+        name: String,
+        /// Words seen by the run: at the mark or past it.
+        words_seen: u64,
+    },
     /// A checkpoint is on disk.
     Checkpoint {
         /// Steps done.
@@ -164,8 +173,11 @@ pub enum Event {
 impl Event {
     /// True when the event follows from recipe, text and seed alone and belongs to `log.jsonl`.
     pub fn is_result(&self) -> bool {
-        use Event::{BlockEnd, Dev, End, Start, Step, Switch};
-        matches!(self, Start { .. } | Step { .. } | Dev { .. } | Switch { .. } | BlockEnd { .. } | End { .. })
+        use Event::{BlockEnd, Dev, End, Milestone, Start, Step, Switch};
+        matches!(
+            self,
+            Start { .. } | Step { .. } | Dev { .. } | Switch { .. } | BlockEnd { .. } | Milestone { .. } | End { .. }
+        )
     }
 
     /// Optimiser steps done when it happened.
@@ -177,6 +189,7 @@ impl Event {
             | Event::Step { step, .. }
             | Event::Dev { step, .. }
             | Event::BlockEnd { step, .. }
+            | Event::Milestone { step, .. }
             | Event::Checkpoint { step, .. }
             | Event::Warning { step, .. }
             | Event::Stop { step, .. }

@@ -14,7 +14,7 @@ use super::run_folder::{self, Environment, RunFolder};
 use super::step::{Stepper, Weights};
 use super::trained::Trained;
 use crate::model::Model;
-use crate::objective::stream::{Layout, Order, Step};
+use crate::objective::stream::{Layout, Order, Step, position_of_word};
 use crate::recipe::{InitialModel, Recipe, Used, size};
 use crate::text::prepare::{self, Prepared};
 use crate::{Error, Result, files};
@@ -45,6 +45,8 @@ pub struct Run {
     saved: Option<u64>,
     /// What follows the last step (dev losses, the end of its block) is still to be done.
     unmeasured: bool,
+    /// By the number of steps done, the milestones that the run reaches.
+    milestones: BTreeMap<u64, String>,
 }
 
 /// Makes the folder of a new run and writes what it is made of.
@@ -92,7 +94,8 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     recipe.check()?;
     size::check_memory(&recipe)?;
     let model = Model::new(&recipe.config())?;
-    steps(&recipe, &prepared)?; // a schedule that cannot be run is refused before anything is written
+    // What cannot be run is refused before anything is written.
+    milestones(&recipe, &prepared, &steps(&recipe, &prepared)?)?;
     let folder = RunFolder::create(out)?;
     folder.write_environment(&Environment::here(rayon::current_num_threads()))?;
     folder.write(run_folder::TOKENIZER, prepared.tokenizer.to_json()?.as_bytes())?;
@@ -199,6 +202,14 @@ pub fn steps(recipe: &Recipe, prepared: &Prepared) -> Result<Layout> {
     Layout::new(&recipe.schedule.blocks(), data.len(), words, recipe.batch.segments, rng)
 }
 
+/// By the number of steps done, the milestones of a recipe's run over prepared text.
+fn milestones(recipe: &Recipe, prepared: &Prepared, layout: &Layout) -> Result<BTreeMap<u64, String>> {
+    let (data, rng) = (&prepared.train, Rng::new(recipe.seed));
+    let position = |word| position_of_word(word, data.len(), |i| data.segment(i).words, rng);
+    let reached = recipe.checkpoints.milestones.reached(layout, position)?;
+    Ok(reached.into_iter().map(|milestone| (milestone.step, milestone.name)).collect())
+}
+
 impl Run {
     fn open(
         recipe: Recipe,
@@ -236,6 +247,7 @@ impl Run {
             resumed: None,
             saved: None,
             unmeasured: false,
+            milestones: BTreeMap::new(),
         })
     }
 
@@ -257,6 +269,7 @@ impl Run {
     pub fn train(mut self, listener: &mut dyn Listener, cancel: Cancel<'_>) -> Result<()> {
         let recipe = self.recipe.clone();
         let layout = steps(&recipe, &self.prepared)?;
+        self.milestones = milestones(&recipe, &self.prepared, &layout)?;
         let rng = Rng::new(recipe.seed);
         let prepared = self.prepared.clone();
         let data = &prepared.train;
@@ -329,12 +342,13 @@ impl Run {
         let Some(step) = self.step.checked_sub(1).and_then(|last| layout.step(last)) else {
             self.measure(dev, layout, 0, Moment::Start, pool, listener, cancel)?;
             self.unmeasured = false;
-            return Ok(());
+            return self.milestone(layout, listener);
         };
         if let Some(moment) = moment(layout, &step) {
             self.measure(dev, layout, step.block, moment, pool, listener, cancel)?;
         }
         self.unmeasured = false;
+        self.milestone(layout, listener)?;
         if step.ends_block {
             let (block, objective, words_seen) = (step.block as u64, step.objective, self.words_seen());
             self.emit(&Event::BlockEnd { step: self.step, block, objective, words_seen }, listener)?;
@@ -415,15 +429,24 @@ impl Run {
         Ok(())
     }
 
-    /// Writes a checkpoint of the run as it is.
-    fn save(&mut self, layout: &Layout, kept: bool) -> Result<PathBuf> {
+    /// Keeps the weights if so many steps are a milestone.
+    fn milestone(&mut self, layout: &Layout, listener: &mut dyn Listener) -> Result<()> {
+        let Some(name) = self.milestones.get(&self.step).cloned() else { return Ok(()) };
+        let state = self.state(layout)?;
+        checkpoint::save_milestone(self.folder.path(), &name, &state, self.model.layout(), &self.weights)?;
+        let words_seen = self.words_seen();
+        self.emit(&Event::Milestone { step: self.step, name, words_seen }, listener)
+    }
+
+    /// What a checkpoint says of the run as it is.
+    fn state(&mut self, layout: &Layout) -> Result<State> {
         // Where the next step begins; after the last one, where that ended, as if another block followed.
         let (block, position) = match (layout.step(self.step), self.step.checked_sub(1).and_then(|s| layout.step(s))) {
             (Some(next), _) => (next.block, next.positions.start),
             (None, Some(last)) => (last.block + 1, last.positions.end),
             (None, None) => (0, 0),
         };
-        let state = State {
+        Ok(State {
             hashes: self.hashes.clone(),
             seed: self.recipe.seed,
             step: self.step,
@@ -435,7 +458,12 @@ impl Run {
             log_bytes: self.log.sync()?,
             precision: "f32".into(),
             device: "cpu".into(),
-        };
+        })
+    }
+
+    /// Writes a checkpoint of the run as it is.
+    fn save(&mut self, layout: &Layout, kept: bool) -> Result<PathBuf> {
+        let state = self.state(layout)?;
         let path = checkpoint::save(self.folder.path(), &state, self.model.layout(), &self.weights, kept)?;
         self.saved = Some(self.step);
         Ok(path)

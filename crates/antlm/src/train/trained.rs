@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{self, State};
+use super::checkpoint::{self, MILESTONES, State};
 use super::run_folder;
 use crate::model::{Config, Kind, Model};
 use crate::objective::Backend;
@@ -11,9 +11,6 @@ use crate::recipe::Recipe;
 use crate::text::prepare;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result};
-
-/// Where a run keeps checkpoints under names of their own (`chck_1M`), beside `checkpoints/step-…`.
-pub const MILESTONES: &str = "milestones";
 
 /// Which numbers of a checkpoint are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

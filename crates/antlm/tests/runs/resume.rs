@@ -4,9 +4,10 @@
 
 use std::cell::Cell;
 
-use antlm::recipe::Recipe;
+use antlm::recipe::{Milestones, Recipe};
 use antlm::text::prepare::prepare;
 use antlm::train::events::Event;
+use antlm::train::trained::Trained;
 use antlm::train::{checkpoint, input, run};
 use antlm::{Error, Result};
 
@@ -63,12 +64,12 @@ fn killed_often() {
     let toy = Toy::new();
     let name = "often";
     let mut kills = 0;
-    assert!(toy.start(name).unwrap().train(&mut fails_at(9), &|| None).is_err());
+    assert!(toy.start(name).unwrap().train(&mut fails_at(10), &|| None).is_err());
     loop {
         let half = toy.run(name).join("checkpoints").join(".tmp-step-000000009");
         std::fs::create_dir_all(&half).unwrap();
         std::fs::write(half.join("model.safetensors"), "half a fi").unwrap();
-        match run::resume(&toy.run(name)).unwrap().train(&mut fails_at(9), &|| None) {
+        match run::resume(&toy.run(name)).unwrap().train(&mut fails_at(10), &|| None) {
             Ok(()) => break,
             Err(_) => kills += 1,
         }
@@ -76,6 +77,35 @@ fn killed_often() {
     }
     assert!(kills > 2, "{kills}");
     toy.is_whole(name);
+}
+
+/// Each at the first step at or past its mark, with the true number of words, complete and readable; two in one step are
+/// refused before anything is written.
+#[test]
+fn milestones_are_kept_at_their_marks() {
+    let toy = Toy::new();
+    let mut seen = std::collections::BTreeMap::new();
+    let mut count = |event: &Event| {
+        match event {
+            Event::Start { .. } => drop(seen.insert(0, 0)),
+            Event::Step { step, words_seen, .. } => drop(seen.insert(*step, *words_seen)),
+            _ => {}
+        }
+        Ok(())
+    };
+    toy.start("again").unwrap().train(&mut count, &|| None).unwrap();
+    for (name, mark) in [("chck_0M", 0), ("chck_200", 200), ("chck_700", 700), ("chck_1600", 1600)] {
+        let opened = Trained::open(&toy.run("again").join(checkpoint::MILESTONES).join(name)).unwrap();
+        let words: u64 = opened.state.seen.values().map(|seen| seen.words).sum();
+        let (&step, &first) = seen.iter().find(|(_, words)| **words >= mark).unwrap();
+        assert_eq!((opened.state.step, words), (step, first), "{name}");
+    }
+    let mut dense = toy.recipe.clone();
+    dense.checkpoints.milestones = Milestones::Words(vec![700, 701]);
+    let prepared = antlm::text::prepare::open(toy.path().join("prepared"), dense.seq_len).unwrap();
+    let error = run::create(&dense, prepared, &toy.run("dense")).err().unwrap().to_string();
+    assert!(error.contains("chck_700 and chck_701 fall into one step"), "{error}");
+    assert!(!toy.run("dense").exists());
 }
 
 #[test]

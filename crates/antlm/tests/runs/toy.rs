@@ -32,6 +32,7 @@ impl Toy {
             "batch.segments=32",
             "batch.micro_tokens=200",
             "checkpoints.every=3",
+            "checkpoints.milestones=[200, 700, 1600]",
             "optimizer.ema_decay=0.9",
             "optimizer.z_loss=0.001",
             "dev.max_segments=2",
@@ -75,12 +76,20 @@ impl Toy {
         run::resume(&self.run(name))?.train(&mut |_: &Event| Ok(()), &|| None)
     }
 
-    /// The log and all checkpoints that stay are those of the whole run.
+    /// The log, all checkpoints that stay and the milestones are those of the whole run.
     pub fn is_whole(&self, name: &str) {
         let (whole, found) = (self.run("whole"), self.run(name));
         let same =
             |file: &Path| assert!(read(&whole.join(file)) == read(&found.join(file)), "{name}: {file:?} differs");
         same(Path::new("log.jsonl"));
+        let names = milestones(&whole);
+        assert_eq!(names, ["chck_0M", "chck_1600", "chck_200", "chck_700"]);
+        assert_eq!(milestones(&found), names, "{name}");
+        for folder in names {
+            for file in ["model.safetensors", "ema.safetensors", "state.json"] {
+                same(&Path::new("milestones").join(&folder).join(file));
+            }
+        }
         let kept = kept(&whole);
         assert!(kept.len() == 2 && self::kept(&found) == kept, "{name}: {:?}", self::kept(&found));
         for folder in kept {
@@ -89,6 +98,14 @@ impl Toy {
             }
         }
     }
+}
+
+/// All that is in the folder of milestones.
+fn milestones(run: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(run.join(checkpoint::MILESTONES)).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 pub fn read(path: &Path) -> Vec<u8> {
