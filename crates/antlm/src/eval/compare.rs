@@ -243,7 +243,13 @@ fn load(path: &Path, options: &Options, notes: &mut Vec<String>) -> Result<Model
         let tasks: Vec<String> = tasks.into_iter().collect();
         notes.push(format!("{shown}: left out {} ({option} shows it)", tasks.join(", ")));
     }
-    Ok(Model { path: path.to_owned(), checkpoint, seed: recipe.seed, identity: identity(&recipe)?, results: kept })
+    Ok(Model {
+        path: path.to_owned(),
+        identity: identity(&recipe, &checkpoint)?,
+        checkpoint,
+        seed: recipe.seed,
+        results: kept,
+    })
 }
 
 fn is_limited(result: &TaskResult) -> bool {
@@ -258,13 +264,14 @@ fn fullest(results: &mut Vec<TaskResult>) {
     }
 }
 
-/// What two runs share that differ only in the seed: all keys of the recipe but seed and paths, and hashes for the text.
-fn identity(recipe: &Recipe) -> Result<String> {
+/// What two runs share that differ only in the seed: all keys of the recipe but seed and paths, hashes for the text, and
+/// how far they are.
+fn identity(recipe: &Recipe, checkpoint: &str) -> Result<String> {
     let mut keys = flat::entries(recipe)?;
     ["seed", "data", "dev.paths"].into_iter().for_each(|key| drop(keys.remove(key)));
     let used =
         recipe.used.as_ref().map(|used| (&used.text, &used.tokenizer, used.init.as_ref().map(|init| &init.weights)));
-    Ok(format!("{keys:?} {used:?}"))
+    Ok(format!("{keys:?} {used:?} {checkpoint}"))
 }
 
 /// The models of each recipe, with a name; two models of the same seed are not of one group.

@@ -16,8 +16,9 @@ use crate::eval::submit_sizes::{self, Sizes};
 use crate::eval::zeroshot::items::{self, Item};
 use crate::eval::zeroshot::{Task, find};
 use crate::objective::Backend;
-use crate::train::checkpoint;
-use crate::train::trained::{self, MILESTONES, Which};
+use crate::recipe::Milestones;
+use crate::train::checkpoint::{self, MILESTONES};
+use crate::train::trained::{self, Which};
 use crate::{Error, Result, files};
 
 /// The protocol and the preset whose files these are.
@@ -48,12 +49,12 @@ pub enum Track {
 }
 
 impl Track {
-    /// The names of the milestones that it demands.
-    pub fn milestones(self) -> Vec<String> {
-        let tens = if self == Track::StrictSmall { 10 } else { 9 };
-        let hundreds = if self == Track::StrictSmall { 0 } else { 10 };
-        let words = (1..10).chain((1..=tens).map(|n| 10 * n)).chain((1..=hundreds).map(|n| 100 * n));
-        words.map(|words| format!("chck_{words}M")).collect()
+    /// The milestones that it demands.
+    pub fn milestones(self) -> Milestones {
+        match self {
+            Track::StrictSmall => Milestones::StrictSmall,
+            Track::Strict => Milestones::Strict,
+        }
     }
 }
 
@@ -248,7 +249,7 @@ impl Work<'_> {
 
     /// The short sets on every milestone; their scores as the collated file has them.
     fn fast(&mut self, tell: &mut dyn FnMut(&str) -> Result<()>) -> Result<String> {
-        let names = self.options.track.milestones();
+        let names = self.options.track.milestones().names();
         let folder = self.options.run.join(MILESTONES);
         let there = |name: &&String| folder.join(name).join(checkpoint::MODEL).is_file();
         let (present, absent): (Vec<&String>, Vec<&String>) = names.iter().partition(there);
@@ -260,7 +261,10 @@ impl Work<'_> {
                 names.len(),
                 list(&absent)
             );
-            self.problem(what, "train a run that keeps them: they cannot be made afterwards".into());
+            let track = if self.options.track == Track::Strict { "babylm-strict" } else { "babylm-strict-small" };
+            let to_do =
+                "they are kept while a run trains: antlm train RECIPE --out NEW-RUN --set checkpoints.milestones=";
+            self.problem(what, format!("{to_do}{track}"));
         }
         let mut weights = Vec::new();
         for name in &present {
@@ -363,7 +367,7 @@ impl Work<'_> {
         for row in rows {
             *counts.entry(row.get("step").and_then(Value::as_str).unwrap_or("no step")).or_default() += 1;
         }
-        let must = self.options.track.milestones();
+        let must = self.options.track.milestones().names();
         let mut problems = Vec::new();
         for name in &must {
             let has = counts.get(&name[..]).copied().unwrap_or(0);

@@ -88,6 +88,11 @@ impl Milestones {
         }
     }
 
+    /// Their names, those that the official scripts look for; without the untrained model's.
+    pub fn names(&self) -> Vec<String> {
+        self.marks().into_iter().map(name).collect()
+    }
+
     /// Where a run reaches them, the untrained model at step 0 first; `position(w)` is the place in the stream of segments
     /// that holds the run's w-th word, from 0. Marks beyond the run's end are left out.
     ///
@@ -138,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_official_names() {
-        let names = |milestones: Milestones| milestones.marks().into_iter().map(name).collect::<Vec<_>>();
+        let names = |milestones: Milestones| milestones.names();
         let small = names(Milestones::StrictSmall);
         let listed: Vec<String> =
             (1..=9).map(|i| format!("chck_{i}M")).chain((1..=10).map(|i| format!("chck_{i}0M"))).collect();
