@@ -132,7 +132,8 @@ impl Sweep {
     pub fn load(path: &Path) -> Result<Sweep> {
         let text = files::read_text(path, MAX_BYTES)?;
         let mut sweep: Sweep = toml::from_str(&text).map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let before = error.span().map_or("", |span| &text[..span.start.min(text.len())]);
+            let line = 1 + before.matches('\n').count();
             let what = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
             // "unknown field `seed`, expected one of `seeds`, …"
             let mut quoted = what.split('`').skip(1).step_by(2);

@@ -117,7 +117,8 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, cancel: &dyn Fn() -> Option
     if let (Some(wanted), Some(preset)) = (&sweep.finetune, sweep.preset()) {
         let asked = Finetune {
             run: job.run.clone(),
-            task: sweep.tuned(),
+            // Of all, what is missing is said and left out; what was asked for by name has to be there.
+            task: if wanted.tasks.is_empty() { vec!["all".into()] } else { wanted.tasks.clone() },
             data: wanted.data.clone(),
             preset: match preset {
                 Preset::Y2024 => PresetArg::Y2024,
