@@ -17,7 +17,7 @@ use crate::{Error, Result, files};
 /// How often everything is drawn anew.
 pub const RESAMPLES: u32 = 2000;
 /// The seed of all of it.
-const SEED: u64 = 0x616e_746c_6d;
+const SEED: u64 = 0x0061_6e74_6c6d;
 
 /// The scores of several models on items that are drawn anew: `[models][RESAMPLES]`, all models on the same items. Nothing
 /// for a metric that cannot be made of what a result keeps (reading times).
