@@ -264,7 +264,7 @@ pub struct Train {
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
     /// Seed of all random numbers (default: the recipe's)
-    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(..i64::MAX as u64))]
     pub seed: Option<u64>,
     /// Change a key of the recipe; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]

@@ -16,8 +16,14 @@ pub fn run(args: &SampleText, out: &mut impl Write) -> Result<()> {
         sample::write(args.words, args.seed, Part::Train, out)?;
         return Ok(());
     }
-    let words = if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-        // A device or a pipe is written to; only files are replaced.
+    let there = fs::metadata(path).ok();
+    if there.as_ref().is_some_and(|m| m.is_file() || m.is_dir()) {
+        let what =
+            if path.is_dir() { "is a folder; name a file in it" } else { "exists; name another file, or remove it" };
+        return Err(Error::Usage(format!("{}: {what}", path.display())).into());
+    }
+    let words = if there.is_some() {
+        // A device or a pipe is written to.
         let mut file = BufWriter::new(File::create(path).map_err(Error::io(path))?);
         let words = sample::write(args.words, args.seed, Part::Train, &mut file).map_err(Error::io(path))?;
         file.flush().map_err(Error::io(path))?;

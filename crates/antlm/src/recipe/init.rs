@@ -73,7 +73,7 @@ struct Choice {
     why_schedule: String,
 }
 
-fn choose(words: u64) -> Choice {
+fn choose(words: u64, documents: u64) -> Choice {
     if words >= XS_WORDS {
         let small = words >= SMALL_WORDS;
         return Choice {
@@ -93,7 +93,9 @@ fn choose(words: u64) -> Choice {
         };
     }
     // A step of 32 segments of 126 tokens takes 2200 words or so. A small text gets smaller steps, then more epochs.
-    let steps_of = |segments: f64| words as f64 * TOKENS_PER_WORD / 126.0 / segments;
+    // A document is one segment at least.
+    let all = (words as f64 * TOKENS_PER_WORD / 126.0).max(documents as f64);
+    let steps_of = |segments: f64| all / segments;
     let segments = [32u32, 16, 8].into_iter().find(|&s| steps_of(s.into()) >= BLOCK_STEPS * 0.9).unwrap_or(8);
     let epochs = (BLOCK_STEPS * 0.9 / steps_of(segments.into())).ceil().clamp(1.0, MOST_EPOCHS as f64) as u64;
     let steps = steps_of(segments.into()) as u64;
@@ -123,7 +125,7 @@ fn choose(words: u64) -> Choice {
 /// # Errors
 /// [`Error::Usage`] for a path that is not UTF-8, which TOML cannot hold.
 pub fn recipe(text: &[PathBuf], amount: Amount) -> Result<String> {
-    let choice = choose(amount.words);
+    let choice = choose(amount.words, amount.documents);
     let base = builtin(choice.base)?;
     let mut paths = Vec::new();
     for path in text {

@@ -340,7 +340,10 @@ impl Listener for TimingWriter {
     fn event(&mut self, event: &Event) -> Result<()> {
         let now = Instant::now();
         let since = now.duration_since(self.last).as_secs_f64();
-        self.last = now;
+        // A switch is told after the step that begins a block, before the event of that step: its time belongs to the step.
+        if !matches!(event, Event::Switch { .. }) {
+            self.last = now;
+        }
         let (tokens_per_second, other) = match event {
             Event::Step { rows, .. } => (Some(*rows as f64 / since.max(1e-9)), None),
             event if event.is_result() => return Ok(()),
@@ -512,6 +515,22 @@ mod tests {
         assert_eq!(lines.iter().map(|line| line.step).collect::<Vec<_>>(), [1, 1, 2, 2]);
         assert_eq!(lines[1].event, Some(saved(1)));
         assert!(lines[0].tokens_per_second.unwrap() > 0.0 && lines[0].seconds >= 0.0 && lines[0].event.is_none());
+    }
+
+    #[test]
+    fn the_first_step_after_a_switch_is_as_slow_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("timing.jsonl");
+        let mut timing = TimingWriter::open(&path).unwrap();
+        let (from, to) = (Objective::Clm, Objective::Mlm);
+        timing.event(&step(1)).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        timing.event(&Event::Switch { step: 1, block: 1, from, to }).unwrap();
+        timing.event(&step(2)).unwrap();
+        let Event::Step { rows, .. } = step(2) else { unreachable!() };
+        let lines: Vec<Timing> = read_timing(&path, open(&path).unwrap()).collect::<Result<_>>().unwrap();
+        let speed = lines[1].tokens_per_second.unwrap();
+        assert!(speed <= rows as f64 / 0.05, "{speed}");
     }
 
     #[test]

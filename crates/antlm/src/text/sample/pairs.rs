@@ -168,6 +168,9 @@ pub fn make(count: u32, seed: u64) -> Vec<Vec<Pair>> {
 /// # Errors
 /// [`Error::Usage`] when one of the files exists already, [`Error::Io`] when one cannot be written.
 pub fn save(pairs: &[Vec<Pair>], dir: &Path) -> Result<()> {
+    if dir.is_file() {
+        return Err(Error::Usage(format!("{}: is a file; name a folder", dir.display())));
+    }
     fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let path = |uid: &str| dir.join(format!("{uid}.jsonl"));
     if let Some(path) = phenomena().map(path).find(|path| path.exists()) {
