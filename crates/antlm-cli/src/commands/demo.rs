@@ -170,7 +170,8 @@ What to try next
   {antlm} info {dir}/antlm                                   how each switch of the objective wipes out the other
   echo 'The girls near the box sleep.' | {antlm} score {dir}/antlm-mntp --json   word by word
   {antlm} generate {dir}/antlm-mntp --prompt 'The girls'       let it write
-  {antlm} fill {dir}/antlm-mntp 'The girls near the box [MASK].'   ask it about both sides of a gap
+  {antlm} fill {dir}/antlm-mntp 'The girls near the boy hurt [MASK].'   ask it about both sides of a gap
+  {antlm} eval {dir}/antlm-mntp --data {dir}/pairs             judge it anew, as you would on BLiMP
   {antlm} init --text YOUR-TEXTS                               a recipe for text of your own; then `{antlm} train recipe.toml --out runs/mine`",
         percent(demo::TRIGRAM, causal),
         percent("clm", causal),
