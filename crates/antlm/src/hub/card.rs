@@ -27,22 +27,34 @@ pub fn card(trained: &Trained, weights: Weights, license: Option<&str>, title: &
         Kind::Llama => "Llama",
     };
     let parameters = grouped(trained.params.len() as u64);
-    let ways = match (reading.backends.contains(&Backend::Causal), reading.masked) {
-        (true, Some(_)) => {
-            "It reads both ways: causal and masked language modelling were trained by turns on one set of weights."
+    // What this very checkpoint has had, not what its schedule goes on to.
+    let had = |masked: bool| {
+        trained.state.seen.iter().any(|(o, seen)| seen.targets > 0 && (o.backend() != Backend::Causal) == masked)
+    };
+    let ways = match (&trained.recipe.imported, had(false), had(true)) {
+        (Some(_), ..) => "imported into antlm; how it was trained is not recorded there.",
+        (None, true, true) => {
+            "trained with antlm. It reads both ways: causal and masked language modelling were trained by turns on one set of \
+             weights."
         }
-        (true, None) => "It was trained by causal language modelling alone: it reads from the left.",
-        (false, _) => "It was trained by masked language modelling alone: it reads from both sides.",
+        (None, true, false) => "trained with antlm by causal language modelling alone: it reads from the left.",
+        (None, false, true) => "trained with antlm by masked language modelling alone: it reads from both sides.",
+        (None, false, false) => "not trained yet: these are the weights before the first step.",
     };
     // Writing to a String cannot fail, here and below.
-    let _ = write!(
-        text,
-        "# {title}\n\nA small language model, {family} with {parameters} parameters, trained with antlm. {ways}\n\n"
-    );
+    let _ = write!(text, "# {title}\n\nA small language model, {family} with {parameters} parameters, {ways}\n\n");
     text += &training(trained, weights);
     text += &loading(trained, &reading, title);
     text += &scores(trained, weights)?;
     text += &limits(trained, &reading, license);
+    if trained.recipe.imported.as_ref().is_some_and(|imported| !imported.recipe_known) {
+        let _ = write!(
+            text,
+            "## Recipe\n\nNot known. Of `{}` only the sizes under `[model]` are this model's.\n",
+            super::RECIPE
+        );
+        return Ok(text);
+    }
     let recipe = public_recipe(&trained.recipe).to_toml()?;
     let _ = write!(
         text,
@@ -76,6 +88,18 @@ fn training(trained: &Trained, weights: Weights) -> String {
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "| {name} | {value} |");
     };
+    if let Some(imported) = &recipe.imported {
+        row("imported from", format!("`{}`", imported.from.replace('|', " ")));
+        row("weights (SHA-256 of the imported file)", format!("`{}`", imported.weights));
+        return text + "\nSteps, words seen, seed and text are not recorded in such a model.\n\n";
+    }
+    if let Some(init) = recipe.used.as_ref().and_then(|used| used.init.as_ref()) {
+        let what = format!(
+            "another model (SHA-256 of its weights `{}`); the words that it had seen are not counted below",
+            init.weights
+        );
+        row("started from", what);
+    }
     row("recipe", format!("`{}`", recipe.name.replace('|', " ")));
     row("schedule", format!("`{}`", recipe.schedule));
     row("optimiser steps", grouped(state.step));
@@ -106,10 +130,12 @@ fn loading(trained: &Trained, reading: &Reading, title: &str) -> String {
     let causal = if ltg { trust } else { "" };
     let about = if next { "token k + 1 (backend `mntp`)" } else { "token k (backend `mlm`)" };
     let place = if next { "place - 1" } else { "place" };
+    // JSON's strings are Python's.
+    let title = serde_json::json!(title);
     let mut text = format!(
         "## Loading\n\nWith transformers 4.51 to 5.x. `path` is this folder, or its repository on the Hub.\n\n```python\n\
          from transformers import AutoTokenizer, AutoModelForCausalLM, AutoModelForMaskedLM\n\n\
-         path = \"{title}\"\ntokenizer = AutoTokenizer.from_pretrained(path{causal})\n\n\
+         path = {title}\ntokenizer = AutoTokenizer.from_pretrained(path{causal})\n\n\
          # From the left.\n\
          model = AutoModelForCausalLM.from_pretrained(path{causal})\n\
          ids = tokenizer(\"The dogs\", return_tensors=\"pt\")\n\

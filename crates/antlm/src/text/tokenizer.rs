@@ -16,7 +16,7 @@ use super::bpe::{self, MAX_VOCAB, MIN_VOCAB};
 use super::encode::{Cache, count_pieces};
 use super::pieces::{BYTE_CHARS, CHAR_BYTES, with_prefix};
 use super::special::{CLS, FIRST_ORDINARY, Family, UNK};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// A tokenizer.json larger than this is not read: 65,536 tokens and their merges take a few megabytes.
 const MAX_FILE: u64 = 64 << 20;
@@ -103,10 +103,12 @@ impl Tokenizer {
         if meta.len() > MAX_FILE {
             return Err(Error::data(path, "file", format!("{} bytes are too many for a tokenizer.json", meta.len())));
         }
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let json = std::str::from_utf8(&bytes)
-            .map_err(|e| Error::data(path, format!("byte {}", e.valid_up_to()), "is not UTF-8"))?;
-        Self::from_json(json, family).map_err(|(place, what)| Error::data(path, place, what))
+        if !meta.is_file() {
+            // A pipe would make us wait, a device never ends.
+            return Err(Error::data(path, "file", "not a regular file"));
+        }
+        let json = files::read_text(path, MAX_FILE)?;
+        Self::from_json(&json, family).map_err(|(place, what)| Error::data(path, place, what))
     }
 
     /// From the text of a tokenizer.json; on error the place in it and what is wrong there.

@@ -71,6 +71,10 @@ fn an_export_comes_back_and_scores_the_same() {
         }
         let imported = foreign.recipe.imported.unwrap();
         assert!(imported.recipe_known && imported.from == format!("{name}-out"), "{imported:?}");
+        // Nothing is said of a training that is not known.
+        let card = folder.export(&again, &format!("{name}-card")).join("README.md");
+        let card = std::fs::read_to_string(card).unwrap();
+        assert!(card.contains("imported into antlm") && !card.contains("optimiser steps"), "{card}");
         // Exported once more it is the same file.
         let bytes = |path: &Path| std::fs::read(path.join("model.safetensors")).unwrap();
         assert!(bytes(&folder.export(&again, &format!("{name}-third"))) == bytes(&out));
@@ -290,7 +294,18 @@ fn broken_folders_are_errors_with_the_file() {
 fn links_and_pipes_do_not_fool_it() {
     let folder = Folder::new();
     let out = folder.export(&folder.run("run", "ltg-bert-tiny", &[]), "out");
-    std::fs::remove_file(out.join("config.json")).unwrap();
-    std::os::unix::fs::symlink("/dev/zero", out.join("config.json")).unwrap();
-    refused(&folder, &out, &["config.json"]);
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let path = out.join(name);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        refused(&folder, &out, &[name]);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, whole).unwrap();
+    }
+    // A pipe that nobody writes to would be waited for.
+    let path = out.join("tokenizer.json");
+    std::fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    refused(&folder, &out, &["tokenizer.json", "not a regular file"]);
 }
