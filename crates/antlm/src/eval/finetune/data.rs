@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::eval::zeroshot::items::kind;
 use crate::suggest::did_you_mean;
 use crate::{Error, Result, files};
 
@@ -155,17 +156,6 @@ impl Line<'_> {
                 Err(self.wrong(format!("`label` is {label}; the classes are 0 to {}{more}", classes - 1)))
             }
         }
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
     }
 }
 

@@ -123,8 +123,11 @@ pub(crate) fn each_line(path: &Path, f: &mut dyn FnMut(usize, Map<String, Value>
             continue;
         }
         let value: Value = serde_json::from_slice(&bytes).map_err(|e| {
-            let what = if std::str::from_utf8(&bytes).is_err() { "not UTF-8".into() } else { e.to_string() };
-            Error::data(path, place(), format!("not JSON: {what}"))
+            // The place is the file's, not serde's, which knows this line only.
+            let said = e.to_string();
+            let what = said.split(" at line ").next().unwrap_or_default();
+            let what = if std::str::from_utf8(&bytes).is_err() { "not UTF-8" } else { what };
+            Error::data(path, format!("line {number}, column {}", e.column()), format!("not JSON: {what}"))
         })?;
         let Value::Object(object) = value else {
             return Err(Error::data(path, place(), "not a JSON object ({…})"));
@@ -281,7 +284,8 @@ fn after(prefix: &str, text: &str, name: String) -> Candidate {
     Candidate { text: format!("{prefix}{text}"), start: prefix.chars().count(), name }
 }
 
-fn kind(value: &Value) -> &'static str {
+/// What a JSON value is, for errors.
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
