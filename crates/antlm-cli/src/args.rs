@@ -9,10 +9,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod eval;
 mod finetune;
 mod read;
+mod train;
 
 pub use eval::{CheckpointsArg, Compare, Eval, Format, SetArg, Submit, Sweep};
 pub use finetune::{Finetune, PresetArg, ReadArg, SelectArg, TakeArg};
 pub use read::{Fill, Generate, Tokenize};
+pub use train::Train;
 
 /// Pretrain small language models that read both ways (AntLM): causal and masked language modelling by turns.
 #[derive(Parser)]
@@ -29,7 +31,8 @@ A model of your own text:
   echo 'The dogs sleep.' | antlm score runs/first
   antlm generate runs/first --prompt 'The dogs'
 
-Exit codes: 0 done; 2 wrong usage or input; 130 / 143 stopped by Ctrl-C / SIGTERM after saving; 1 anything else."
+Exit codes: 0 done; 2 wrong usage or input; 130 / 143 / 142 stopped by Ctrl-C / SIGTERM / --stop-after: what is done is
+kept, and the same command (train: --resume) goes on; 1 anything else."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -224,62 +227,6 @@ pub struct Prepare {
     pub quiet: bool,
     /// Print one JSON object at the end
     #[arg(long)]
-    pub json: bool,
-}
-
-/// Train a model on text, or go on with an interrupted run
-#[derive(Args)]
-#[command(after_help = "\
-Examples:
-  antlm train antlm-ltg-bert-tiny --text my-texts/ --out runs/mine
-  antlm train antlm-babyllama-small --text corpus/ --dev dev.txt --out runs/llama --seed 3 --set optimizer.lr=5e-4
-  antlm train --resume runs/mine
-  antlm train babyllama-small --text prepared/ --out runs/base       text that `antlm prepare` made
-
-The text is turned into tokens once: what is prepared lies in prepared/ beside the run folder (here runs/prepared/) and
-is used again by all runs on the same text. A run that is resumed needs it.
-Ctrl-C saves and stops; --resume goes on as if nothing had happened, to the same bits. A second Ctrl-C stops at once.
-The run folder holds recipe.toml, tokenizer.json, log.jsonl, timing.jsonl, environment.json and checkpoints/.")]
-pub struct Train {
-    /// A built-in recipe's name (see `antlm recipes`) or the path of a TOML file
-    #[arg(value_name = "RECIPE", required_unless_present = "resume", conflicts_with = "resume")]
-    pub recipe: Option<String>,
-    /// Files and folders of text in place of all those the recipe may name (`antlm prepare --help` says which kinds), or
-    /// a prepared folder
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "resume")]
-    pub text: Vec<PathBuf>,
-    /// How the text of --text (and --dev) is cleaned: none, babylm, or babylm:CORPUS (see `antlm prepare --help`)
-    #[arg(long, value_name = "PROFILE", requires = "text", conflicts_with = "resume")]
-    pub cleaning: Option<Cleaning>,
-    /// The run's folder; it must be new or empty
-    #[arg(long, value_name = "RUN", required_unless_present = "resume", conflicts_with = "resume")]
-    pub out: Option<PathBuf>,
-    /// Go on with the run in this folder
-    #[arg(long, value_name = "RUN")]
-    pub resume: Option<PathBuf>,
-    /// Text for the dev loss (default: 1 % of the documents, chosen by their content)
-    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
-    pub dev: Option<PathBuf>,
-    /// Start from the weights of a run, a checkpoint or an imported model, with its tokenizer; the recipe must have its sizes
-    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
-    pub init: Option<PathBuf>,
-    /// Seed of all random numbers (default: the recipe's)
-    #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(..i64::MAX as u64))]
-    pub seed: Option<u64>,
-    /// Change a key of the recipe; can be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
-    pub set: Vec<String>,
-    /// Also write RUN/tensorboard/, for `tensorboard --logdir RUN`; a resumed run that has it goes on with it
-    #[arg(long)]
-    pub tensorboard: bool,
-    /// Threads to use (default: all); the result does not depend on it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub threads: Option<u32>,
-    /// Print nothing but errors
-    #[arg(long)]
-    pub quiet: bool,
-    /// Print the events as JSON lines instead of progress
-    #[arg(long, conflicts_with = "quiet")]
     pub json: bool,
 }
 

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use antlm::Error;
 pub use antlm::text::words::grouped;
 
-/// Exit codes: 2 wrong usage or input, 128 + n stopped by signal n after saving, 1 anything else.
+/// Exit codes: 2 wrong usage or input, 128 + n stopped by signal n after saving (142 by the time limit), 1 anything else.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Error>() {
         Some(Error::Stopped { signal, .. }) => u8::try_from(128 + signal).unwrap_or(1),
@@ -65,6 +65,7 @@ mod tests {
         for (error, code) in [
             (Error::Stopped { signal: 2, left: "x".into() }, 130),
             (Error::Stopped { signal: 15, left: "x".into() }, 143),
+            (Error::Stopped { signal: antlm::error::TIME_UP, left: "x".into() }, 142),
             (Error::Diverged { step: 1, loss: f64::NAN, grad_norm: 1.0, advice: "x" }, 1),
             (Error::Usage("x".into()), 2),
             (Error::data("x", "line 1", "y"), 2),

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// Stands for the signal when it is the time limit that asks to stop: SIGALRM's number.
+pub const TIME_UP: i32 = 14;
+
 /// What can go wrong in antlm. The display text is one line and names path and place.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,7 +50,7 @@ pub enum Error {
     /// Something was asked for that does not go together (an existing run folder, a backend the model lacks).
     #[error("{0}")]
     Usage(String),
-    /// A signal asked to stop.
+    /// A signal, or the time limit ([`TIME_UP`]), asked to stop.
     #[error("stopped by {}; {left}", signal_name(*signal))]
     Stopped {
         /// Its number.
@@ -90,6 +93,7 @@ fn signal_name(signal: i32) -> String {
     match signal {
         2 => "SIGINT (Ctrl-C)".into(),
         15 => "SIGTERM".into(),
+        TIME_UP => "the time limit".into(),
         other => format!("signal {other}"),
     }
 }

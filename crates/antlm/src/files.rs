@@ -28,11 +28,12 @@ pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     file.finish()
 }
 
-/// A file that appears under its name when [`AtomicFile::finish`] is called, and not at all when it never is.
+/// A file that appears under its name when [`AtomicFile::finish`] is called, and not at all when it never is. What is there
+/// and no plain file (`/dev/stdout`, a pipe, a link) is written to as it is, and not replaced.
 #[derive(Debug)]
 pub struct AtomicFile {
     path: PathBuf,
-    beside: PathBuf,
+    beside: Option<PathBuf>,
     file: BufWriter<File>,
 }
 
@@ -48,8 +49,9 @@ impl AtomicFile {
             return Err(Error::Usage(format!("{}: {}: {what}", path.display(), above.display())));
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let beside = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-        let file = BufWriter::new(File::create(&beside).map_err(Error::io(path))?);
+        let special = path.symlink_metadata().is_ok_and(|there| !there.is_file() && !there.is_dir());
+        let beside = (!special).then(|| path.with_file_name(format!(".{name}.{}.tmp", std::process::id())));
+        let file = BufWriter::new(File::create(beside.as_deref().unwrap_or(path)).map_err(Error::io(path))?);
         Ok(AtomicFile { path: path.to_owned(), beside, file })
     }
 
@@ -58,8 +60,10 @@ impl AtomicFile {
     /// # Errors
     /// [`Error::Io`] with the path; then the place is as it was before.
     pub fn finish(mut self) -> Result<()> {
-        self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(Error::io(&self.path))?;
-        fs::rename(&self.beside, &self.path).map_err(Error::io(&self.path))?;
+        self.file.flush().map_err(Error::io(&self.path))?;
+        let Some(beside) = &self.beside else { return Ok(()) };
+        self.file.get_ref().sync_all().map_err(Error::io(&self.path))?;
+        fs::rename(beside, &self.path).map_err(Error::io(&self.path))?;
         sync_folder(parent(&self.path))
     }
 }
@@ -77,7 +81,7 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         // Gone already after a rename; after an error, that error is the one that matters.
-        let _ = fs::remove_file(&self.beside);
+        let _ = self.beside.as_ref().map(fs::remove_file);
     }
 }
 
@@ -267,6 +271,23 @@ mod tests {
         let error = write_atomic(&blocked, b"x").unwrap_err().to_string();
         assert!(error.contains("taken"), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    /// As root, `--out /dev/null` would otherwise put a file in the place of the device.
+    #[cfg(unix)]
+    #[test]
+    fn links_and_devices_are_written_to_and_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| folder.path().join(name));
+        fs::write(&file, b"one").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_atomic(&link, b"two").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        let null = folder.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &null).unwrap();
+        write_atomic(&null, b"gone").unwrap();
+        assert!(fs::read(&null).unwrap().is_empty() && fs::read_dir(folder.path()).unwrap().count() == 3);
     }
 
     #[test]

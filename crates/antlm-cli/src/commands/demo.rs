@@ -16,7 +16,8 @@ use crate::progress::{Preparing, Progress};
 
 pub fn run(args: &Demo, out: &mut impl Write) -> Result<()> {
     super::use_threads(args.threads)?;
-    let cancel = crate::signals::install()?;
+    let signals = crate::signals::install()?;
+    let cancel = || signals.stop();
     let began = Instant::now();
     let settings = Settings::new(args.seed);
     let quiet = args.quiet || args.json;

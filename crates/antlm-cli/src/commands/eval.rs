@@ -1,7 +1,6 @@
 //! `antlm eval`: zero-shot tasks, for several checkpoints and backends in one call.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use antlm::Error;
@@ -9,6 +8,7 @@ use antlm::eval::results::{CheckpointId, TaskResult};
 use antlm::eval::score::Scorer;
 use antlm::eval::zeroshot::evaluate::{self, Data, Options, Outcome};
 use antlm::eval::zeroshot::{Task, find};
+use antlm::files::AtomicFile;
 use antlm::objective::Backend;
 use antlm::train::trained::{self, Weights};
 use anyhow::Result;
@@ -19,7 +19,8 @@ use crate::progress::Working;
 
 pub fn run(args: &Eval, out: &mut impl Write) -> Result<()> {
     super::use_threads(args.threads)?;
-    let cancel = crate::signals::install()?;
+    let signals = crate::signals::install()?;
+    let cancel = || signals.stop();
     evaluate(args, &cancel, out)
 }
 
@@ -32,7 +33,7 @@ pub fn evaluate(args: &Eval, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
     }
     let data = read(args, &options)?;
     let mut items = match &args.items {
-        Some(path) => Some(BufWriter::new(File::create(path).map_err(Error::io(path))?)),
+        Some(path) => Some(AtomicFile::create(path)?),
         None => None,
     };
     let weights = if args.ema { Weights::Average } else { Weights::Last };
@@ -65,8 +66,8 @@ pub fn evaluate(args: &Eval, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
             }
         }
     }
-    if let (Some(mut items), Some(path)) = (items, &args.items) {
-        items.flush().map_err(Error::io(path))?;
+    if let Some(items) = items {
+        items.finish()?;
     }
     if !args.json {
         show(args, &outcomes, out)?;

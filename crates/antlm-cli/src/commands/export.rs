@@ -10,7 +10,8 @@ use anyhow::Result;
 use crate::args::Export;
 
 pub fn run(args: &Export, out: &mut impl Write) -> Result<()> {
-    let cancel = crate::signals::install()?;
+    let signals = crate::signals::install()?;
+    let cancel = || signals.stop();
     let which = match (&args.checkpoint, args.milestones) {
         (Some(name), _) => Which::One(name.clone()),
         (None, true) => Which::Milestones,
@@ -23,11 +24,13 @@ pub fn run(args: &Export, out: &mut impl Write) -> Result<()> {
         license: args.license.clone(),
         out: args.out.clone(),
     };
+    let mut said = 0;
     let written = export(&options, &mut |number, all, folder| {
         if let Some(signal) = cancel() {
             return Err(Error::Stopped { signal, left: "nothing was written".into() });
         }
-        if all > 1 && !args.quiet {
+        if all > 1 && !args.quiet && number == said {
+            said += 1;
             eprintln!("{} of {all}: {}", number + 1, folder.display());
         }
         Ok(())

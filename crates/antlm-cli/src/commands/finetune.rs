@@ -20,7 +20,8 @@ use crate::progress::Tuning;
 
 pub fn run(args: &Finetune, out: &mut impl Write) -> Result<()> {
     super::use_threads(args.threads)?;
-    let cancel = crate::signals::install()?;
+    let signals = crate::signals::install()?;
+    let cancel = || signals.stop();
     tune(args, &cancel, out)
 }
 
@@ -52,7 +53,14 @@ pub fn tune(args: &Finetune, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
         reading: tune::reading(&trained, preset, causal, take_final),
         again: args.again,
     };
-    let prepared = tune::prepare(&trained, &options)?;
+    let ask = || match cancel() {
+        None => Ok(()),
+        Some(signal) => {
+            let left = "results of finished tasks are there, and the same command goes on with the others";
+            Err(Error::Stopped { signal, left: left.into() })
+        }
+    };
+    let prepared = tune::prepare(&trained, &options, &mut { ask })?;
     if prepared.groups.is_empty() {
         return Err(Error::Usage(lacking(&prepared.missing, args)).into());
     }
@@ -72,13 +80,7 @@ pub fn tune(args: &Finetune, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
     let mut tuning = Tuning::new(quiet);
     let found = tune::run(&trained, &id, &options, &prepared.groups, &mut |event| {
         tuning.event(&event);
-        match cancel() {
-            None => Ok(()),
-            Some(signal) => {
-                let left = "results of finished tasks are there, and the same command goes on with the others";
-                Err(Error::Stopped { signal, left: left.into() })
-            }
-        }
+        ask()
     })?;
     drop(tuning);
     let rows: Vec<Row> = options.tasks.iter().filter_map(|&task| Row::of(task, &found)).collect();

@@ -17,7 +17,8 @@ pub fn run(args: &Generate, out: &mut impl Write) -> Result<()> {
     let options = Options { sampling, seed, max_tokens, stop, ..Options::default() };
     options.check()?;
     super::use_threads(None)?;
-    let cancel = crate::signals::install()?;
+    let signals = crate::signals::install()?;
+    let cancel = || signals.stop();
     let trained = if args.ema { Trained::open_ema(&args.run)? } else { Trained::open(&args.run)? };
     let mut notes = Notes { quiet: args.quiet, length: trained.recipe.seq_len, said: false };
     notes.on_training(&trained.trained());

@@ -20,9 +20,8 @@ pub fn run(args: &Init, out: &mut impl Write) -> Result<()> {
         init::Amount { words: 300_000, documents: 1000, files: 1 }
     } else {
         let quiet = args.quiet || to_stdout;
-        with_progress(quiet, &crate::signals::install()?, |progress, cancelled| {
-            init::count(&args.text, progress, cancelled)
-        })?
+        let signals = crate::signals::install()?;
+        with_progress(quiet, &|| signals.stop(), |progress, cancelled| init::count(&args.text, progress, cancelled))?
     };
     let text = init::recipe(&args.text, amount)?;
     if to_stdout {

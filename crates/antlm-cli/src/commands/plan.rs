@@ -20,7 +20,8 @@ pub fn run(args: &args::Plan, out: &mut impl Write) -> Result<()> {
         // Segments are counted in tokens, so the text is prepared, and forgotten again.
         let folder = tempfile::tempdir()?;
         let options = input::options(&recipe, &[], &[])?;
-        let prepared = with_progress(args.quiet || args.json, &crate::signals::install()?, |progress, cancelled| {
+        let signals = crate::signals::install()?;
+        let prepared = with_progress(args.quiet || args.json, &|| signals.stop(), |progress, cancelled| {
             antlm::text::prepare::prepare(&options, folder.path().join("prepared"), progress, cancelled)
         })?;
         Plan::of(&recipe, &prepared)?

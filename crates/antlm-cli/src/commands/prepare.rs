@@ -18,7 +18,8 @@ pub fn run(args: &Prepare, out: &mut impl Write) -> Result<()> {
     input::choose(&mut recipe, &args.text, args.dev.as_slice(), args.cleaning)?;
     super::use_threads(args.threads)?;
     let options = input::options(&recipe, &[], &[])?;
-    let (quiet, cancel) = (args.quiet || args.json, crate::signals::install()?);
+    let (quiet, signals) = (args.quiet || args.json, crate::signals::install()?);
+    let cancel = || signals.stop();
     // clap asks for --out unless --diff is there.
     let Some(folder) = args.out.as_ref().filter(|_| !args.diff) else {
         let diffs = with_progress(quiet, &cancel, |progress, cancelled| diff(&options.sources, progress, cancelled))?;

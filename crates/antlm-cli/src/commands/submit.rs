@@ -10,7 +10,8 @@ use crate::args::Submit;
 use crate::output::grouped;
 
 pub fn run(args: &Submit, out: &mut impl Write) -> Result<()> {
-    let cancel = crate::signals::install()?;
+    let signals = crate::signals::install()?;
+    let cancel = || signals.stop();
     let options = Options {
         run: args.run.clone(),
         data: args.data.clone(),

@@ -12,6 +12,7 @@ use super::compare::show;
 use super::{eval, finetune, train};
 use crate::args::{self, CheckpointsArg, Eval, Finetune, Format, PresetArg, SelectArg, SetArg, Train};
 use crate::output::{grouped, table};
+use crate::signals::Signals;
 
 pub fn run(args: &args::Sweep, out: &mut impl Write) -> Result<()> {
     let sweep = Sweep::load(&args.sweep)?;
@@ -28,12 +29,12 @@ pub fn run(args: &args::Sweep, out: &mut impl Write) -> Result<()> {
         return Err(Error::Usage(what).into());
     }
     super::use_threads(args.threads)?;
-    let cancel = crate::signals::install()?;
+    let signals = crate::signals::install()?;
     for job in &chosen {
         if !args.quiet {
             eprintln!("\njob {} of {}: {}", job.number, jobs.len(), job.run.display());
         }
-        one(&sweep, job, args, &cancel)?;
+        one(&sweep, job, args, &signals)?;
     }
     if args.job.is_some() || sweep.eval.is_none() && sweep.finetune.is_none() {
         return if args.json { Ok(()) } else { list(&sweep, &jobs, false, out) };
@@ -56,7 +57,8 @@ pub fn run(args: &args::Sweep, out: &mut impl Write) -> Result<()> {
 }
 
 /// Trains, evaluates and fine-tunes what is still to be done of a job.
-fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, cancel: &dyn Fn() -> Option<i32>) -> Result<()> {
+fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, signals: &Signals) -> Result<()> {
+    let cancel: &dyn Fn() -> Option<i32> = &|| signals.stop();
     let nothing = &mut std::io::sink();
     let new = Train {
         recipe: Some(sweep.base.clone()),
@@ -69,12 +71,13 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, cancel: &dyn Fn() -> Option
         seed: Some(job.seed),
         set: job.set.clone(),
         tensorboard: false,
+        stop_after: None,
         threads: None,
         quiet: args.quiet,
         json: false,
     };
     match sweep.state(job)? {
-        State::New => train::train(&new, cancel, nothing)?,
+        State::New => train::train(&new, signals, nothing)?,
         State::Stopped { .. } => {
             let on = Train {
                 recipe: None,
@@ -86,7 +89,7 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, cancel: &dyn Fn() -> Option
                 resume: Some(job.run.clone()),
                 ..new
             };
-            train::train(&on, cancel, nothing)?;
+            train::train(&on, signals, nothing)?;
         }
         State::Trained | State::Done => {}
     }

@@ -2,7 +2,9 @@
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::time::Instant;
 
+use antlm::error::TIME_UP;
 use antlm::recipe::{Recipe, size};
 use antlm::text::prepare::{self, Prepared, TokenizerChoice};
 use antlm::train::events::{Event, Listener};
@@ -13,15 +15,18 @@ use anyhow::Result;
 
 use crate::args::Train;
 use crate::progress::Progress;
+use crate::signals::Signals;
 
 pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
     super::use_threads(args.threads)?;
-    let cancel = crate::signals::install()?;
-    train(args, &cancel, out)
+    train(args, &crate::signals::install()?, out)
 }
 
-/// Trains, or goes on, in a process whose threads and signals are set up.
-pub fn train(args: &Train, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Write) -> Result<()> {
+/// Trains, or goes on, in a process whose threads and signals are set up. The time of --stop-after begins here.
+pub fn train(args: &Train, signals: &Signals, out: &mut impl Write) -> Result<()> {
+    let began = Instant::now();
+    let is_late = || args.stop_after.is_some_and(|most| began.elapsed() >= most);
+    let cancel: &dyn Fn() -> Option<i32> = &|| signals.stop().or_else(|| is_late().then_some(TIME_UP));
     let mut listeners: Vec<Box<dyn Listener + '_>> = Vec::new();
     if args.json {
         listeners.push(Box::new(JsonLines(Some(out))));
@@ -51,7 +56,8 @@ pub fn train(args: &Train, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Writ
     if args.tensorboard || TensorBoard::is_there(run.path()) {
         listeners.push(Box::new(TensorBoard::open(run.path())?));
     }
-    Ok(run.train(&mut listeners, cancel)?)
+    let signals = signals.clone();
+    Ok(run.save_when(move || signals.save()).train(&mut listeners, cancel)?)
 }
 
 /// Text that `antlm prepare` made, if `--text` names its folder; otherwise prepares it, or uses again what is there,

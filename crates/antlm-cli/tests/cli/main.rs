@@ -10,5 +10,6 @@ mod finetune;
 mod hub;
 mod reading;
 mod resume;
+mod signals;
 mod sources;
 mod train;

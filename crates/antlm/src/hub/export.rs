@@ -41,7 +41,8 @@ pub struct Options {
 }
 
 /// Writes the export and returns its folders: `out` itself for one checkpoint, `out/NAME` for each milestone. `tell` is
-/// called before each, with its number from 0 on, their number and the folder; an error of it ends the export.
+/// called before each file, with the folder's number from 0 on, the number of folders, and the folder; an error of it
+/// ends the export.
 ///
 /// # Errors
 /// A run that cannot be read, a checkpoint that is not there, a place that is taken or has a dot in its name; then
@@ -68,14 +69,15 @@ pub fn export(options: &Options, tell: &mut dyn FnMut(usize, usize, &Path) -> Re
             true => (folder.path().join(name), options.out.join(name)),
             false => (folder.path().to_owned(), options.out.clone()),
         };
-        tell(number, found.len(), &shown)?;
+        let mut tell = || tell(number, found.len(), &shown);
+        tell()?;
         if many {
             check_name(&shown)?;
             fs::create_dir(&place).map_err(Error::io(&place))?;
         }
         let trained = trained::open(checkpoint, options.weights)?;
         let title = shown.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        write(&trained, options.weights, options.license.as_deref(), &title, &place)?;
+        write(&trained, options.weights, options.license.as_deref(), &title, &place, &mut tell)?;
         written.push(shown);
     }
     folder.finish()?;
@@ -137,9 +139,17 @@ fn milestones(run: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Writes one export into a folder that is there.
-fn write(trained: &Trained, weights: Weights, license: Option<&str>, title: &str, folder: &Path) -> Result<()> {
+/// Writes one export into a folder that is there; `tell` is called before each file.
+fn write(
+    trained: &Trained,
+    weights: Weights,
+    license: Option<&str>,
+    title: &str,
+    folder: &Path,
+    tell: &mut dyn FnMut() -> Result<()>,
+) -> Result<()> {
     let kind = trained.model.config().kind;
+    tell()?;
     tensor_file::write(&folder.join(MODEL), trained.model.layout(), &[("", &trained.params)])?;
     let (code_name, code) = config::code(kind);
     let card = card::card(trained, weights, license, title)?;
@@ -155,6 +165,7 @@ fn write(trained: &Trained, weights: Weights, license: Option<&str>, title: &str
         (RECIPE, recipe),
         (CARD, card),
     ] {
+        tell()?;
         files::write_atomic(folder.join(name), text.as_bytes())?;
     }
     Ok(())

@@ -57,31 +57,51 @@ impl DevSet {
         DevSet { readings: readings.into_iter().filter(|reading| reading.targets > 0).collect() }
     }
 
-    /// The model's loss with every backend; asks before every batch whether to stop, and then `Err` holds the signal.
+    /// Begins to read the model with every backend.
+    pub fn measure(&self) -> Measuring<'_> {
+        Measuring { left: &self.readings, batch: 0, sum: 0.0, losses: Vec::new() }
+    }
+}
+
+/// A measurement that goes on batch by batch, so that whoever makes it can do something else between them.
+#[derive(Debug)]
+pub struct Measuring<'a> {
+    /// What is not read to its end yet.
+    left: &'a [Reading],
+    /// Batches done of the first of these, and the sum of -log p over their targets.
+    batch: usize,
+    sum: f64,
+    losses: Vec<DevLoss>,
+}
+
+impl Measuring<'_> {
+    /// True when every batch was read.
+    pub fn is_done(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// Reads one more batch, if there is one.
     ///
     /// # Errors
     /// The engine's.
-    pub fn losses(
-        &self,
-        model: &Model,
-        params: &[f32],
-        pool: &mut Pool,
-        cancel: &dyn Fn() -> Option<i32>,
-    ) -> Result<std::result::Result<Vec<DevLoss>, i32>> {
-        let mut losses = Vec::new();
-        for reading in &self.readings {
-            let mut sum = 0.0;
-            for batch in &reading.batches {
-                if let Some(signal) = cancel() {
-                    return Ok(Err(signal));
-                }
-                let mut tape = Tape::new(params, None, None, pool)?;
-                sum += model.loss(&mut tape, batch, 0.0)?.iter().map(|&x| f64::from(x)).sum::<f64>();
-            }
+    pub fn next_batch(&mut self, model: &Model, params: &[f32], pool: &mut Pool) -> Result<()> {
+        let Some((reading, rest)) = self.left.split_first() else { return Ok(()) };
+        // A reading without a batch has no targets, and is left out.
+        let mut tape = Tape::new(params, None, None, pool)?;
+        let nll = model.loss(&mut tape, &reading.batches[self.batch], 0.0)?;
+        self.sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
+        self.batch += 1;
+        if self.batch == reading.batches.len() {
             let Reading { backend, targets, unigram, .. } = *reading;
-            losses.push(DevLoss { backend, loss: sum / targets as f64, targets, unigram });
+            self.losses.push(DevLoss { backend, loss: self.sum / targets as f64, targets, unigram });
+            (self.left, self.batch, self.sum) = (rest, 0, 0.0);
         }
-        Ok(Ok(losses))
+        Ok(())
+    }
+
+    /// The losses of the backends that were read to their end.
+    pub fn losses(self) -> Vec<DevLoss> {
+        self.losses
     }
 }
 

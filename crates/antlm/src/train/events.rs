@@ -154,11 +154,11 @@ pub enum Event {
         /// One line.
         text: String,
     },
-    /// A signal ended the run early; everything was saved.
+    /// A signal or the time limit ended the run early; everything was saved.
     Stop {
         /// Steps done.
         step: u64,
-        /// The signal's number.
+        /// The signal's number, or [`crate::error::TIME_UP`].
         signal: i32,
     },
     /// The schedule is done.

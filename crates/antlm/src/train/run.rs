@@ -47,6 +47,8 @@ pub struct Run {
     unmeasured: bool,
     /// By the number of steps done, the milestones that the run reaches.
     milestones: BTreeMap<u64, String>,
+    /// Whether to save now, and go on.
+    save_asked: Box<dyn Fn() -> bool>,
 }
 
 /// Makes the folder of a new run and writes what it is made of.
@@ -248,7 +250,15 @@ impl Run {
             saved: None,
             unmeasured: false,
             milestones: BTreeMap::new(),
+            save_asked: Box::new(|| false),
         })
+    }
+
+    /// Saves, and goes on, whenever `asked` says so. It is asked after every step, and between the batches while the dev
+    /// losses are measured.
+    pub fn save_when(mut self, asked: impl Fn() -> bool + 'static) -> Run {
+        self.save_asked = Box::new(asked);
+        self
     }
 
     /// The recipe as used.
@@ -324,6 +334,7 @@ impl Run {
 
             self.unmeasured = true;
             self.after(&layout, &dev, &mut stepper.pool, listener, cancel)?;
+            self.save_if_asked(&layout, listener)?;
         }
         self.emit(&Event::End { step: self.step, words_seen: self.words_seen() }, listener)?;
         self.log.sync()?;
@@ -361,12 +372,22 @@ impl Run {
         Ok(())
     }
 
+    /// Saves the run as it is, unless a checkpoint of this step is there.
+    fn save_now(&mut self, layout: &Layout, listener: &mut dyn Listener) -> Result<()> {
+        if self.saved == Some(self.step) {
+            return Ok(());
+        }
+        let path = self.save(layout, false)?;
+        self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)
+    }
+
+    fn save_if_asked(&mut self, layout: &Layout, listener: &mut dyn Listener) -> Result<()> {
+        if (self.save_asked)() { self.save_now(layout, listener) } else { Ok(()) }
+    }
+
     /// Saves the run as it is, and gives the error that ends it.
     fn stop(&mut self, layout: &Layout, signal: i32, listener: &mut dyn Listener) -> Result<Error> {
-        if self.saved != Some(self.step) {
-            let path = self.save(layout, false)?;
-            self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)?;
-        }
+        self.save_now(layout, listener)?;
         self.emit(&Event::Stop { step: self.step, signal }, listener)?;
         let left = format!("saved; go on with: antlm train --resume {}", self.folder.path().display());
         Ok(Error::Stopped { signal, left })
@@ -417,11 +438,15 @@ impl Run {
         cancel: Cancel<'_>,
     ) -> Result<()> {
         let Some(dev) = dev else { return Ok(()) };
-        let losses = match dev.losses(&self.model, &self.weights.params, pool, cancel)? {
-            Ok(losses) => losses,
-            Err(signal) => return Err(self.stop(layout, signal, listener)?),
-        };
-        for found in losses {
+        let mut measuring = dev.measure();
+        while !measuring.is_done() {
+            if let Some(signal) = cancel() {
+                return Err(self.stop(layout, signal, listener)?);
+            }
+            self.save_if_asked(layout, listener)?;
+            measuring.next_batch(&self.model, &self.weights.params, pool)?;
+        }
+        for found in measuring.losses() {
             let (step, block) = (self.step, block as u64);
             let super::dev::DevLoss { backend, loss, targets, unigram } = found;
             self.emit(&Event::Dev { step, block, at, backend, loss, targets, unigram }, listener)?;

@@ -296,7 +296,28 @@ fn what_cannot_be_exported_is_refused_with_a_word_of_why() {
     refused(&|o| o.which = Which::One("../../etc".into()), &["no checkpoint"]);
     let others = other.join("checkpoints/step-000000007").display().to_string();
     refused(&|o| o.which = Which::One(others.clone()), &["another run"]);
-    let stop = |_: usize, _: usize, _: &Path| Err(antlm::Error::Stopped { signal: 2, left: "x".into() });
-    assert!(export(&options(&run, &folder.path("new")), &mut { stop }).is_err());
-    assert_eq!(names(&folder.path("")), before);
+}
+
+/// A signal before any file: nothing is left, and no file is begun after it.
+#[test]
+fn a_stopped_export_leaves_nothing() {
+    let folder = Folder::new();
+    let run = folder.run("run", "ltg-bert-tiny", &["optimizer.ema_decay=0.0"]);
+    let before = names(&folder.path(""));
+    let mut files = 0;
+    loop {
+        let mut told = 0;
+        let mut stop = |_: usize, _: usize, _: &Path| {
+            told += 1;
+            let stopped = antlm::Error::Stopped { signal: 2, left: "x".into() };
+            if told > files { Err(stopped) } else { Ok(()) }
+        };
+        if export(&options(&run, &folder.path("new")), &mut stop).is_ok() {
+            break;
+        }
+        assert_eq!((told, names(&folder.path(""))), (files + 1, before.clone()));
+        files += 1;
+    }
+    // Before the checkpoint is read, and before each file.
+    assert_eq!(files, 1 + names(&folder.path("new")).len());
 }

@@ -360,7 +360,7 @@ fn results_are_written_and_found_again() {
         again: false,
     };
     let tune = |options: &Options, id: &CheckpointId| {
-        let prepared = tune::prepare(&trained, options).unwrap();
+        let prepared = tune::prepare(&trained, options, &mut || Ok(())).unwrap();
         assert_eq!(prepared.missing, [Missing { task: Task::Rte, file: "rte.train.jsonl".into() }]);
         let mut begun = Vec::new();
         let found = tune::run(&trained, id, options, &prepared.groups, &mut |event| {
@@ -400,7 +400,7 @@ fn results_are_written_and_found_again() {
     assert_eq!(changed[0].result.values["prediction"], held[0].result.values["prediction"]);
     assert_ne!(changed[0].result.values["label"], held[0].result.values["label"]);
     // A signal: the error comes through, nothing is written.
-    let prepared = tune::prepare(&trained, &holdout).unwrap();
+    let prepared = tune::prepare(&trained, &holdout, &mut || Ok(())).unwrap();
     let stop = |event: Event<'_>| match event {
         Event::Moment(_) => Err(Error::Stopped { signal: 2, left: "x".into() }),
         _ => Ok(()),

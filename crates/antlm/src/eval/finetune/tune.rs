@@ -107,11 +107,12 @@ pub struct Prepared {
     pub notes: Vec<String>,
 }
 
-/// Finds, reads and tokenizes the files of all tasks, so that what is wrong in one is said before hours of work.
+/// Finds, reads and tokenizes the files of all tasks, so that what is wrong in one is said before hours of work. An error
+/// from `ask`, which is called before each file, ends it.
 ///
 /// # Errors
-/// [`Error::Usage`] for a folder that is not there or a wrong `set`; what is wrong in a file.
-pub fn prepare(trained: &Trained, options: &Options) -> Result<Prepared> {
+/// [`Error::Usage`] for a folder that is not there or a wrong `set`; what is wrong in a file; what `ask` says.
+pub fn prepare(trained: &Trained, options: &Options, ask: &mut dyn FnMut() -> Result<()>) -> Result<Prepared> {
     if !options.data.is_dir() {
         return Err(Error::Usage(format!("--data {}: no such folder", options.data.display())));
     }
@@ -139,6 +140,7 @@ pub fn prepare(trained: &Trained, options: &Options) -> Result<Prepared> {
         let mut read = |paths: &[PathBuf]| -> Result<Vec<Example>> {
             let mut examples = Vec::new();
             for path in paths {
+                ask()?;
                 let rows = data::read(path, task, options.limit)?;
                 let (framed, cut) = frame::examples(&trained.tokenizer, &rows, settings.length as usize)?;
                 let cut =
