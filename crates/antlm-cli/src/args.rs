@@ -164,6 +164,10 @@ pub struct Plan {
     /// How the text of --text is cleaned: none, babylm, or babylm:CORPUS (see `antlm prepare --help`)
     #[arg(long, value_name = "PROFILE", requires = "text")]
     pub cleaning: Option<Cleaning>,
+    /// The BabyLM track whose limits of words the run has to keep to (docs/words-tokens-epochs.md); auto is that of
+    /// checkpoints.milestones if those are BabyLM's, otherwise none
+    #[arg(long, value_name = "TRACK", value_parser = ["auto", "none", "strict-small", "strict", "multilingual"])]
+    pub track: Option<String>,
     /// Change a key of the recipe; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,

@@ -47,6 +47,10 @@ pub struct Train {
     /// Seed of all random numbers (default: the recipe's)
     #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(..i64::MAX as u64))]
     pub seed: Option<u64>,
+    /// The BabyLM track whose limits of words the run has to keep to (docs/words-tokens-epochs.md); auto is that of
+    /// checkpoints.milestones if those are BabyLM's, otherwise none
+    #[arg(long, value_name = "TRACK", value_parser = ["auto", "none", "strict-small", "strict", "multilingual"], conflicts_with = "resume")]
+    pub track: Option<String>,
     /// Change a key of the recipe; can be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", conflicts_with = "resume")]
     pub set: Vec<String>,

@@ -25,6 +25,8 @@ mod sweep;
 mod tokenize;
 mod train;
 
+use antlm::recipe::Recipe;
+
 use crate::args::Command;
 
 /// Runs a command. Its output goes to stdout, and nothing else does.
@@ -56,6 +58,12 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::SampleText(args) => sample_text::run(&args, &mut out),
         Command::SamplePairs(args) => sample_pairs::run(&args, &mut out),
     }
+}
+
+/// Reads a recipe with what the command line changes of it.
+fn recipe(name: &str, set: &[String], track: Option<&str>) -> antlm::Result<Recipe> {
+    let set: Vec<String> = set.iter().cloned().chain(track.map(|track| format!("track={track}"))).collect();
+    Recipe::load(name, &set)
 }
 
 /// Sets up rayon's threads: this many, or one for each processor. Called once, before anything runs. The calling

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use antlm::recipe::{Plan, Recipe};
+use antlm::recipe::Plan;
 use antlm::train::input;
 use anyhow::Result;
 
@@ -10,7 +10,7 @@ use super::prepare::with_progress;
 use crate::args;
 
 pub fn run(args: &args::Plan, out: &mut impl Write) -> Result<()> {
-    let mut recipe = Recipe::load(&args.recipe, &args.set)?;
+    let mut recipe = super::recipe(&args.recipe, &args.set, args.track.as_deref())?;
     input::choose(&mut recipe, &args.text, args.dev.as_slice(), args.cleaning)?;
     let plan = if let Some(dir) = input::prepared_dir(&args.text) {
         Plan::of(&recipe, &input::open(&recipe, dir, args.dev.is_some())?)?

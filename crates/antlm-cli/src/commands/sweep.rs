@@ -69,6 +69,7 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, signals: &Signals) -> Resul
         dev: sweep.dev.clone(),
         init: None,
         seed: Some(job.seed),
+        track: None,
         set: job.set.clone(),
         tensorboard: false,
         stop_after: None,

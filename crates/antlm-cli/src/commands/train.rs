@@ -38,7 +38,7 @@ pub fn train(args: &Train, signals: &Signals, out: &mut impl Write) -> Result<()
         None => {
             // clap asks for both unless --resume is there.
             let (name, folder) = (args.recipe.clone().unwrap_or_default(), args.out.clone().unwrap_or_default());
-            let mut recipe = Recipe::load(&name, &args.set)?;
+            let mut recipe = super::recipe(&name, &args.set, args.track.as_deref())?;
             if let Some(seed) = args.seed {
                 recipe.seed = seed;
             }

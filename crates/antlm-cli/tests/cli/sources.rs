@@ -1,5 +1,7 @@
 //! Sources of a recipe through the binary: cleaned, weighted, packed; `prepare --diff`; what is wrong with them.
 
+use serde_json::Value;
+
 use super::common::{Toy, antlm, refused, stderr, succeeds, tree};
 
 /// A toy whose recipe `mine/recipe.toml` names its text itself.
@@ -140,4 +142,47 @@ fn wrong_sources_are_refused() {
     succeeds(toy.path(), &["prepare", "ltg.toml", "--text", "text.txt", "--out", "ready", "--quiet"]);
     let args = ["train", "ltg.toml", "--text", "ready", "--cleaning", "babylm", "--out", "run", "--quiet"];
     refused(toy.path(), &args, &["ready", "not cleaned again"]);
+}
+
+/// A track's limit of words holds before anything is written, for a model that another run has trained, too; without a
+/// track a line says what BabyLM would not allow.
+#[test]
+fn a_track_refuses_too_many_words() {
+    let toy = Toy::new();
+    let args = |more: &[&'static str]| {
+        [&["train", "ltg.toml", "--text", "text.txt", "--out", "run", "--quiet"][..], more].concat()
+    };
+    // Some 2,500 words.
+    let many = ["--set", "schedule=50000 clm"];
+    succeeds(toy.path(), &["prepare", "ltg.toml", "--text", "text.txt", "--out", "ready", "--quiet"]);
+    let words = [
+        "track strict-small",
+        "words an epoch x 50000 epochs = ",
+        "100,000,000 are allowed",
+        "block 1",
+        "--track none",
+    ];
+    let milestones = ["--set", "checkpoints.milestones=babylm-strict-small"];
+    for more in [&["--track", "strict-small"][..], &["--set", "track=strict-small"], &milestones] {
+        let args = [&["train", "ltg.toml", "--text", "ready", "--out", "run", "--quiet"], &many[..], more].concat();
+        refused(toy.path(), &args, &words);
+    }
+    let plan = [&["plan", "ltg.toml", "--text", "ready", "--json"], &many[..], &milestones].concat();
+    let plan: Value = serde_json::from_str(&succeeds(toy.path(), &plan)).unwrap();
+    assert_eq!((&plan["track"], &plan["allowed"]["seen"]), (&"strict-small".into(), &100_000_000.into()));
+    assert!(plan["refused"].as_str().unwrap().contains("50000 epochs"));
+
+    // Stopped at once: this is about how it begins.
+    let output = antlm(toy.path(), &[&args(&many)[..5], &["free", "--stop-after", "1s"], &many].concat());
+    assert_eq!(output.status.code(), Some(142), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("BabyLM's track strict-small allows 100,000,000 since 2025"), "{said}");
+
+    succeeds(toy.path(), &args(&["--set", "schedule=1 clm", "--track", "strict-small"]));
+    let on =
+        ["train", "ltg.toml", "--text", "text.txt", "--out", "on", "--quiet", "--init", "run", "--track", "strict"];
+    succeeds(toy.path(), &[&on[..], &["--set", "schedule=1 clm"]].concat());
+    let recipe: toml::Table = String::from_utf8(toy.read("on/recipe.toml")).unwrap().parse().unwrap();
+    let seen = recipe["used"]["init"]["words"].as_integer().unwrap();
+    assert!((2_000..3_000).contains(&seen) && recipe["track"].as_str() == Some("strict"), "{recipe}");
 }

@@ -62,6 +62,13 @@ pub const KEYS: &[Key] = &[
          `10Mw mlm`, `2 mix(clm:1, mntp:7)`. Plain numbers are epochs.",
     ),
     key(
+        "track",
+        One(&["auto", "none", "strict-small", "strict", "multilingual"]),
+        Some("\"auto\""),
+        "The BabyLM track (2025, 2026) whose limits of words the run has to keep to, or it is refused. `auto`: the track \
+         of `checkpoints.milestones` if those are BabyLM's, otherwise none.",
+    ),
+    key(
         "seq_len",
         Whole(3),
         None,
@@ -209,6 +216,7 @@ pub const KEYS: &[Key] = &[
     key("used.vocab_size", Whole(261), None, "The tokenizer's tokens."),
     key("used.init.checkpoint", Path, None, "The checkpoint that the run starts from."),
     key("used.init.weights", Text, None, "Hash of its weights."),
+    key("used.init.words", Whole(0), Some(""), "Words that it had seen; none where nobody knows."),
     key("imported.from", Text, None, "The imported folder's name."),
     key("imported.model_type", Text, None, "Its `model_type`."),
     key("imported.weights", Text, None, "Hash of its weights."),

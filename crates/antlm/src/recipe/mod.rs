@@ -15,6 +15,7 @@ use antlm_nn::optim::curve::{Curve, Length, Shape};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+pub mod budget;
 mod builtin;
 mod check;
 pub mod flat;
@@ -25,6 +26,7 @@ pub mod milestones;
 pub mod plan;
 pub mod size;
 
+pub use budget::Track;
 pub use builtin::{builtin, names};
 pub use keys::KEYS;
 pub use milestones::Milestones;
@@ -46,6 +48,9 @@ pub struct Recipe {
     pub description: String,
     /// Which objective is trained for how long, in which order.
     pub schedule: Schedule,
+    /// The BabyLM track whose limits of words the run has to keep to.
+    #[serde(default)]
+    pub track: Track,
     /// Tokens of a segment, opening and closing mark included.
     pub seq_len: usize,
     /// The seed of everything random: initial weights, order, masks, dropout.
@@ -308,6 +313,9 @@ pub struct InitialModel {
     pub checkpoint: PathBuf,
     /// SHA-256 of its weights' file.
     pub weights: String,
+    /// Words that it had seen, repeats counted; nothing where nobody knows (a model that was imported).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<u64>,
 }
 
 /// `[imported]`, in the folder that `antlm import` makes.

@@ -3,6 +3,7 @@
 //! With a prepared text everything is as the run will have it. Without, the plan assumes 10 M words, spread evenly over
 //! full segments, and says so.
 
+use super::budget::{self, Allowed, Before, Track};
 use super::milestones::Milestone;
 use super::{Precision, Recipe, Restart, size};
 use crate::Result;
@@ -135,8 +136,22 @@ pub struct Plan {
     pub blocks: Vec<PlanBlock>,
     /// The BabyLM limits (2025 and 2026).
     pub limits: Vec<Limit>,
+    /// The track whose limits the run has to keep to.
+    pub track: Track,
+    /// What that track allows.
+    pub allowed: Option<Allowed>,
+    /// Why `antlm train` would refuse the run, if it is beyond that.
+    pub refused: Option<String>,
     /// What the user should know before starting.
     pub notes: Vec<String>,
+}
+
+impl Limit {
+    /// Where the run goes beyond it, for people, who count from 1: `block 2, epoch 11, step 9,922`.
+    pub fn place(&self) -> Option<String> {
+        let (block, epoch, step) = (self.block? + 1, self.epoch? + 1, grouped(self.step? + 1));
+        Some(format!("block {block}, epoch {epoch}, step {step}"))
+    }
 }
 
 impl Plan {
@@ -177,6 +192,7 @@ impl Plan {
         };
         let mut plan = Plan::with_words(&recipe, facts, false, &|segment| train.segment(segment).words)?;
         plan.sources = prepared.summary.sources.clone();
+        plan.refused = budget::refusal(&plan, Before::Words(0));
         Ok(plan)
     }
 
@@ -229,6 +245,9 @@ impl Plan {
             words: blocks.last().map_or(0, |block| block.words_seen),
             blocks,
             limits: Vec::new(),
+            track: recipe.track(),
+            allowed: recipe.track().allowed(),
+            refused: None,
             milestones: Vec::new(),
             milestones_asked: recipe.checkpoints.milestones.marks().len(),
             notes: Vec::new(),
@@ -237,6 +256,7 @@ impl Plan {
         plan.milestones = recipe.checkpoints.milestones.reached(&layout, position)?;
         plan.limits = limits(&plan, &layout, position);
         plan.notes = notes(&plan, recipe);
+        plan.refused = budget::refusal(&plan, Before::Words(0));
         Ok(plan)
     }
 }
@@ -345,6 +365,18 @@ impl fmt::Display for Plan {
             decimal(self.epochs),
             grouped(self.words)
         )?;
+        match self.allowed {
+            None => writeln!(f, "  track    {}: nothing is refused", self.track)?,
+            Some(Allowed { text, seen }) => writeln!(
+                f,
+                "  track    {}: {} of {} words of text, {} of {} words seen",
+                self.track,
+                grouped(self.dataset.text_words),
+                grouped(text),
+                grouped(self.words),
+                grouped(seen)
+            )?,
+        }
         if let [_, reached @ ..] = &self.milestones[..] {
             write!(f, "  mark     {} of {} milestones", reached.len(), self.milestones_asked)?;
             if let [first, .., last] | [first @ last] = reached {
@@ -392,13 +424,14 @@ impl fmt::Display for Plan {
         for limit in &self.limits {
             let kind = if limit.what == "text" { "words of text" } else { "words seen" };
             write!(f, "  BabyLM {:<12} {:>13} {kind:<13} ", limit.track, grouped(limit.words))?;
-            match (limit.crossed, limit.block, limit.epoch, limit.step) {
-                (false, ..) => writeln!(f, "within")?,
-                (_, Some(block), Some(epoch), Some(step)) => {
-                    writeln!(f, "CROSSED in block {}, epoch {}, step {}", block + 1, epoch + 1, grouped(step + 1))?;
-                }
-                _ => writeln!(f, "CROSSED")?,
+            match (limit.crossed, limit.place()) {
+                (false, _) => writeln!(f, "within")?,
+                (true, Some(place)) => writeln!(f, "CROSSED in {place}")?,
+                (true, None) => writeln!(f, "CROSSED")?,
             }
+        }
+        if let Some(why) = &self.refused {
+            writeln!(f, "  REFUSED by train: {why}")?;
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))
     }

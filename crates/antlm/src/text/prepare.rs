@@ -158,7 +158,8 @@ pub struct SourceRecord {
 }
 
 impl SourceRecord {
-    fn new(source: &Source) -> SourceRecord {
+    /// Of a source that has given nothing yet.
+    pub fn of(source: &Source) -> SourceRecord {
         SourceRecord {
             name: source.name.clone(),
             language: source.language.clone(),

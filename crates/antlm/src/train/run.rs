@@ -15,7 +15,8 @@ use super::step::{Stepper, Weights};
 use super::trained::Trained;
 use crate::model::Model;
 use crate::objective::stream::{Layout, Order, Step, position_of_word};
-use crate::recipe::{InitialModel, Recipe, Used, size};
+use crate::recipe::budget::{self, Before};
+use crate::recipe::{InitialModel, Plan, Recipe, Used, size};
 use crate::text::prepare::{self, Prepared};
 use crate::{Error, Result, files};
 
@@ -38,8 +39,9 @@ pub struct Run {
     step: u64,
     log: LogWriter,
     timing: TimingWriter,
-    /// Damaged checkpoints that were passed over, and the one that the run goes on from.
-    warnings: Vec<Error>,
+    /// What is to be said when it begins (damaged checkpoints that were passed over), and the checkpoint that it goes on
+    /// from.
+    warnings: Vec<String>,
     resumed: Option<PathBuf>,
     /// The step of the checkpoint that was written or loaded last.
     saved: Option<u64>,
@@ -78,7 +80,11 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     let record = |init: &Trained| -> Result<InitialModel> {
         let weights = files::sha256_file(&init.checkpoint.join(checkpoint::MODEL))?;
         let checkpoint = std::path::absolute(&init.checkpoint).map_err(Error::io(&init.checkpoint))?;
-        Ok(InitialModel { checkpoint, weights })
+        let words = match words_before(init) {
+            Before::Words(words) => Some(words),
+            Before::Unknown => None,
+        };
+        Ok(InitialModel { checkpoint, weights, words })
     };
     // From wherever the recipe is read again, it means the same text.
     for path in recipe.data.iter_mut().flat_map(|source| &mut source.paths).chain(&mut recipe.dev.paths) {
@@ -96,8 +102,11 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     recipe.check()?;
     size::check_memory(&recipe)?;
     let model = Model::new(&recipe.config())?;
-    // What cannot be run is refused before anything is written.
-    milestones(&recipe, &prepared, &steps(&recipe, &prepared)?)?;
+    // What cannot be run, or may not, is refused before anything is written.
+    let plan = Plan::of(&recipe, &prepared)?;
+    if let Some(why) = budget::refusal(&plan, init.as_ref().map_or(Before::Words(0), words_before)) {
+        return Err(Error::Usage(why));
+    }
     let folder = RunFolder::create(out)?;
     folder.write_environment(&Environment::here(rayon::current_num_threads()))?;
     folder.write(run_folder::TOKENIZER, prepared.tokenizer.to_json()?.as_bytes())?;
@@ -106,7 +115,20 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     folder.write(run_folder::RECIPE, text.as_bytes())?;
     let params = init.map_or_else(|| model.init(recipe.seed), |init| init.params);
     let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
-    Run::open(recipe, model, prepared, folder, weights, &text)
+    let run = Run::open(recipe, model, prepared, folder, weights, &text)?;
+    Ok(Run { warnings: budget::note(&plan).into_iter().collect(), ..run })
+}
+
+/// What a model had seen before it is trained on; a run that itself started from another model counts that, too.
+fn words_before(init: &Trained) -> Before {
+    let own = init.state.seen.values().map(|seen| seen.words).sum::<u64>();
+    let used = init.recipe.used.as_ref();
+    match used.and_then(|used| used.init.as_ref()).map(|init| init.words) {
+        _ if init.recipe.imported.is_some() => Before::Unknown,
+        None => Before::Words(own),
+        Some(Some(words)) => Before::Words(own.saturating_add(words)),
+        Some(None) => Before::Unknown,
+    }
 }
 
 /// The weights of a run before its first step.
@@ -190,7 +212,8 @@ pub fn resume(out: &Path) -> Result<Run> {
     }
     run.log = LogWriter::open(&out.join(run_folder::LOG), state.log_bytes)?;
     (run.step, run.seen, run.saved) = (state.step, state.seen, Some(state.step));
-    (run.warnings, run.resumed, run.unmeasured) = (warnings, Some(saved.path), state.unmeasured);
+    run.warnings = warnings.iter().map(Error::to_string).collect();
+    (run.resumed, run.unmeasured) = (Some(saved.path), state.unmeasured);
     Ok(run)
 }
 
@@ -395,8 +418,8 @@ impl Run {
 
     /// Says how the run begins.
     fn begin(&mut self, layout: &Layout, words: u64, listener: &mut dyn Listener) -> Result<()> {
-        for warning in std::mem::take(&mut self.warnings) {
-            self.emit(&Event::Warning { step: self.step, text: warning.to_string() }, listener)?;
+        for text in std::mem::take(&mut self.warnings) {
+            self.emit(&Event::Warning { step: self.step, text }, listener)?;
         }
         let steps = layout.total_steps();
         let event = match self.resumed.take() {

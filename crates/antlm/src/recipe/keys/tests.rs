@@ -14,7 +14,7 @@ fn full() -> toml::Table {
         text: "a".into(),
         tokenizer: "b".into(),
         vocab_size: 300,
-        init: Some(InitialModel { checkpoint: "c".into(), weights: "d".into() }),
+        init: Some(InitialModel { checkpoint: "c".into(), weights: "d".into(), words: Some(7) }),
     });
     recipe.imported =
         Some(Imported { from: "m".into(), model_type: "llama".into(), weights: "e".into(), recipe_known: false });

@@ -260,7 +260,7 @@ impl Work<'_> {
         let mut dev = Writer::create(folder.join(DEV_FILE), tokenizer.vocab_size())?;
         let train_bytes = total_bytes(train_files);
         let total = train_bytes + total_bytes(dev_files);
-        let mut records: Vec<SourceRecord> = sources.iter().map(SourceRecord::new).collect();
+        let mut records: Vec<SourceRecord> = sources.iter().map(SourceRecord::of).collect();
 
         let units_of_train = units(sources)?;
         // Words of the text itself, of an epoch, and of the dev text.
