@@ -20,7 +20,7 @@ fn toy_with_dev() -> Toy {
 
 const DEV: [&str; 6] = ["--dev", "dev.txt", "--set", "dev.max_segments=0", "--set", "schedule=1 clm + 1 mntp"];
 
-fn start<'a>(run: &'a str) -> Vec<&'a str> {
+fn start(run: &str) -> Vec<&str> {
     [&["train", "ltg.toml", "--text", "text.txt", "--out", run, "--quiet"][..], &DEV].concat()
 }
 
