@@ -23,7 +23,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM,
-                          AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer)
+                          AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer, pipeline)
 
 TOLERANCE = 1e-4
 EXPORT, EXPECTED = sys.argv[1], json.load(open(sys.argv[2], encoding="utf-8"))
@@ -114,6 +114,27 @@ def compare_packed(name, model, wanted, causal):
         logits = model(input_ids=torch.tensor([row]), attention_mask=mask).logits[0]
     for number, ((start, end), want) in enumerate(zip(bounds, wanted)):
         close(f"{name}, packed, text {number}", logits[start:end], torch.tensor(want))
+
+
+def square(mask, causal):
+    """The mask [B, T, T] that means the same as this one, [B, T]: tokens see tokens, padding sees nothing."""
+    pairs = mask[:, :, None] * mask[:, None, :]
+    return pairs.tril() if causal else pairs
+
+
+def compare_paddings(name, outputs, causal, whole, wanted):
+    """Outputs of the same texts padded right and left, by masks of two and three dimensions.
+
+    `wanted` is what they are padded left with a mask of two; `whole` if there is one for each token.
+    """
+    _, left = pad(EXPECTED["ids"], 3, "left")
+    for side in ("right", "left"):
+        ids, mask = pad(EXPECTED["ids"], 3, side)
+        for attention in (mask, square(mask, causal)):
+            with torch.no_grad():
+                found = outputs(input_ids=ids, attention_mask=attention)
+            one, two = (found[mask.bool()], wanted[left.bool()]) if whole else (found, wanted)
+            close(f"{name}, padded {side}, mask of {attention.dim()} dimensions", one, two, 1e-5)
 
 
 def check_loading(auto, new_tensors=()):
@@ -224,6 +245,32 @@ def check_tokenizer(tokenizer):
     return len(EXPECTED["strings"]), plain
 
 
+def check_pipelines(tokenizer, causal, masked, base):
+    """The pipelines of transformers find model and tokenizer by the folder's name alone, and give what these give."""
+    ids = tokenizer("The old dogs", return_tensors="pt")
+    with torch.no_grad():
+        wanted = causal.generate(**ids, max_new_tokens=6, min_new_tokens=6, do_sample=False)[0].tolist()
+    run = pipeline("text-generation", model=EXPORT, trust_remote_code=True)
+    found = run("The old dogs", max_new_tokens=6, min_new_tokens=6, do_sample=False, return_tensors=True)
+    found = found[0]["generated_token_ids"]
+    check("text-generation pipeline", list(found) == wanted, f"{found} and {wanted}")
+
+    text = f"The {tokenizer.mask_token} sleep."
+    ids = tokenizer(text, return_tensors="pt")
+    place = ids.input_ids[0].tolist().index(tokenizer.mask_token_id)
+    with torch.no_grad():
+        wanted = masked(**ids).logits[0, place].softmax(-1).topk(5)  # it reads output k in any case
+    found = pipeline("fill-mask", model=EXPORT, trust_remote_code=True)(text)
+    check("fill-mask pipeline", [one["token"] for one in found] == wanted.indices.tolist(), found)
+    close("fill-mask pipeline, scores", torch.tensor([one["score"] for one in found]), wanted.values, 1e-5)
+
+    with torch.no_grad():
+        wanted = base(**tokenizer("The old dogs", return_tensors="pt")).last_hidden_state
+    found = pipeline("feature-extraction", model=EXPORT, trust_remote_code=True)("The old dogs")
+    close("feature-extraction pipeline", torch.tensor(found), wanted, 1e-5)
+    print("  pipelines text-generation, fill-mask, feature-extraction: fine" if not failures else "  with failures")
+
+
 def check_card():
     """The Python in the model card runs as it stands there."""
     text = open(os.path.join(EXPORT, "README.md"), encoding="utf-8").read()
@@ -289,10 +336,13 @@ def main():
     with torch.no_grad():
         hidden = base(**inputs).last_hidden_state
         check("AutoModel, shape", list(hidden.shape) == [*ids.shape, EXPECTED["hidden"]], list(hidden.shape))
-        states = masked(**inputs, output_hidden_states=True).hidden_states
+        # Of the language model that reads as it does, the last hidden states are the same (Llama's, behind the last norm).
+        like = masked if config.antlm_bidirectional else causal
+        states = like(**inputs, output_hidden_states=True).hidden_states
         check("AutoModel, layers", len(states) == EXPECTED["layers"] + 1, len(states))
-        # Both read both sides, so the last hidden states are the same (Llama's, behind the final norm).
         close("AutoModel, last hidden state", hidden[mask.bool()], states[-1][mask.bool()], 1e-5)
+    from_left = not config.antlm_bidirectional
+    compare_paddings("AutoModel", lambda **given: base(**given).last_hidden_state, from_left, True, hidden)
     save_and_reload("AutoModel", AutoModel, base, inputs)
 
     heads = check_loading(AutoModelForSequenceClassification, new_tensors=("head.",))
@@ -300,9 +350,7 @@ def main():
     with torch.no_grad():
         logits = other(**inputs).logits
         check("AutoModelForSequenceClassification, labels", list(logits.shape) == [len(EXPECTED["ids"]), 3], logits.shape)
-        rows, attention = pad(EXPECTED["ids"], 3, "right")
-        close("AutoModelForSequenceClassification, padded right as left",
-              other(input_ids=rows, attention_mask=attention).logits, logits)
+    compare_paddings("AutoModelForSequenceClassification", lambda **given: other(**given).logits, from_left, False, logits)
     check_gradients("AutoModelForSequenceClassification", other, **inputs, labels=torch.arange(len(ids)) % 3)
     save_and_reload("AutoModelForSequenceClassification", AutoModelForSequenceClassification, other, inputs)
     print("  AutoModel, AutoModelForSequenceClassification: fine" if not failures else "  with failures")
@@ -314,10 +362,12 @@ def main():
         if MAJOR >= 5:
             both = AutoConfig.from_pretrained(EXPORT)
             both.is_causal = False
-            both = AutoModelForCausalLM.from_pretrained(EXPORT, config=both).eval()
-            worst = compare_logits("is_causal = False", both, EXPECTED["bidirectional"])
-            print(f"  is_causal = False: logits within {worst:.1e}")
+            for name, given in (("config.is_causal = False", {"config": both}), ("is_causal=False", {"is_causal": False})):
+                model = AutoModelForCausalLM.from_pretrained(EXPORT, **given).eval()
+                worst = compare_logits(name, model, EXPECTED["bidirectional"])
+                print(f"  {name}: logits within {worst:.1e}")
 
+    check_pipelines(tokenizer, causal, masked, base)
     check_card()
     for line in failures:
         print(f"FAILED {line}", file=sys.stderr)

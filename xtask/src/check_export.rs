@@ -30,8 +30,8 @@ Examples:
   cargo xtask check-export --python venv4/bin/python --python venv5/bin/python
   cargo xtask check-export --python … --run runs/first --pairs blimp_filtered/   also 1,000 pairs scored on both sides
 For each version: every Auto class loads twice without a tensor that is new or unused, logits and losses are ours
-to 1e-4 (causal, bidirectional, padded left and right, several texts in a row), generation and save_pretrained work,
-and the tokenizer gives our ids and offsets for 1,000 odd strings.")]
+to 1e-4 (causal, bidirectional, padded left and right, several texts in a row), generation, save_pretrained and the
+pipelines work, and the tokenizer gives our ids and offsets for 1,000 odd strings.")]
 pub struct Options {
     /// A Python that has transformers, torch and safetensors; can be given several times
     #[arg(long, value_name = "PATH")]
@@ -61,6 +61,8 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         ("ltg-bert-mlm", "ltg-bert-tiny", "schedule=1 clm + 1 mlm"),
         ("llama-untied", "babyllama-tiny", "schedule=1 clm + 1 mlm"),
         ("llama-tied-mntp", "babyllama-tiny", "schedule=1 clm + 1 mntp"),
+        ("ltg-bert-clm", "ltg-bert-tiny", "schedule=1 clm"),
+        ("llama-clm", "babyllama-tiny", "schedule=1 clm"),
     ] {
         let tied = if name.contains("tied-mntp") { "model.tied=true" } else { "seed=5" };
         exports.push(tiny(&work, name, recipe, &[set, tied])?);

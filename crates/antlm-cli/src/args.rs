@@ -385,8 +385,8 @@ Examples:
   antlm push antlm-first --repo me/antlm-first --dry-run
   antlm push antlm-first --repo me/antlm-first                  one export, to the branch main
   antlm push antlm-first-milestones --repo me/antlm-first       each milestone to a branch of its name
-The repository is made if it is not there. Files of the same names are replaced, others stay. The token is read from
-HF_TOKEN, the file HF_TOKEN_PATH, or `token` in HF_HOME (~/.cache/huggingface), where `hf auth login` puts it; it is never
+The repository is made if it is not there. Files of the same names are replaced, others stay. Folders in an export and
+hidden files are not uploaded; each is named. The token is read from HF_TOKEN, the file HF_TOKEN_PATH, or `token` in HF_HOME (~/.cache/huggingface), where `hf auth login` puts it; it is never
 printed. Uploading needs a build with `--features hub`; --dry-run does not.")]
 pub struct Push {
     /// What `antlm export` wrote

@@ -18,6 +18,11 @@ pub fn run(args: &Push, out: &mut impl Write) -> Result<()> {
         }
         return Ok(());
     }
+    if !args.quiet {
+        for path in &plan.left_out {
+            eprintln!("not uploaded: {}", path.display());
+        }
+    }
     let commits = upload(&plan, args)?;
     if args.json {
         writeln!(out, "{}", serde_json::json!({"repo": plan.repo, "commits": commits}))?;
@@ -37,7 +42,11 @@ fn show(plan: &Plan, out: &mut impl Write) -> Result<()> {
             rows.push(vec![branch.name.clone(), file.name.clone(), grouped(file.bytes)]);
         }
     }
-    Ok(table(out, &["branch", "file", ">bytes"], &rows)?)
+    table(out, &["branch", "file", ">bytes"], &rows)?;
+    for path in &plan.left_out {
+        writeln!(out, "not uploaded: {}", path.display())?;
+    }
+    Ok(())
 }
 
 #[cfg(feature = "hub")]

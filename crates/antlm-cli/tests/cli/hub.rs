@@ -55,9 +55,15 @@ fn out_and_in_and_on() {
     for words in ["me/again", "main", "config.json", "model.safetensors", "modeling_antlm_ltg_bert.py", "README.md"] {
         assert!(said.contains(words), "{said}");
     }
+    assert!(!said.contains("not uploaded"), "{said}");
+    std::fs::create_dir(toy.file("again/figures")).unwrap();
+    toy.write("again/figures/loss.txt", "x");
+    let said = succeeds(toy.path(), &["push", "again", "--repo", "me/again", "--dry-run"]);
+    assert!(said.contains("not uploaded: again/figures\n") && !said.contains("loss.txt"), "{said}");
     let json = succeeds(toy.path(), &["push", "again", "--repo", "me/again", "--dry-run", "--json", "--private"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["private"], &json["branches"][0]["name"]), (&true.into(), &"main".into()));
+    assert_eq!(json["left_out"], serde_json::json!(["again/figures"]));
     refused(toy.path(), &["push", "again", "--repo", "me/a.b", "--dry-run"], &["dot"]);
     refused(toy.path(), &["push", "ltg-run", "--repo", "me/again", "--dry-run"], &["config.json"]);
     let output = antlm(toy.path(), &["push", "again", "--repo", "me/again"]);

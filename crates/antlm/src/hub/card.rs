@@ -153,8 +153,8 @@ fn loading(trained: &Trained, reading: &Reading, title: &str) -> String {
         if next { " transformers' `fill-mask` pipeline reads output k, so it does not fit." } else { "" }
     );
     if !ltg {
-        text += "- With transformers 5.2 and later `config.is_causal = False` lets `AutoModelForCausalLM` read both sides, without remote\n  \
-                 code; 4.51 does nothing with it.\n";
+        text += "- With transformers 5.2 and later `AutoModelForCausalLM.from_pretrained(path, is_causal=False)` reads both sides, without\n  \
+                 remote code; 4.51 does nothing with it.\n";
     }
     text += "- `AutoModel` gives hidden states, `AutoModelForSequenceClassification` has a new head, which is to be trained first. ";
     text += if reading.masked.is_some() {

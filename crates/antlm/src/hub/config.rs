@@ -89,6 +89,8 @@ pub fn config(trained: &Trained, weights: Weights) -> Value {
         "eos_token_id": SEP,
         "pad_token_id": PAD,
         "torch_dtype": "float32",
+        // The pipelines of 4.x look here first; without it they find no tokenizer for a model type that is not theirs.
+        "tokenizer_class": TOKENIZER_CLASS,
         "antlm_masked_alignment": reading.alignment(),
         "antlm_bidirectional": reading.masked.is_some(),
         "antlm": origin(trained, weights, &reading),
@@ -127,6 +129,8 @@ pub fn config(trained: &Trained, weights: Weights) -> Value {
             "mlp_bias": false,
             "attention_dropout": 0.0,
             "initializer_range": 0.02,
+            // transformers 5.2 and later read both sides by `from_pretrained(…, is_causal=False)`, but only where it is known.
+            "is_causal": true,
             "tie_word_embeddings": c.tied,
             "use_cache": true,
         }),
@@ -179,11 +183,13 @@ pub fn special_tokens(kind: Kind) -> Value {
     })
 }
 
-/// `tokenizer_config.json`. Only the general class leaves the space before the first word alone, and it does so only
-/// when it is told.
+/// Only the general class leaves the space before the first word alone, and it does so only when it is told.
+const TOKENIZER_CLASS: &str = "PreTrainedTokenizerFast";
+
+/// `tokenizer_config.json`.
 pub fn tokenizer(kind: Kind, seq_len: usize) -> Value {
     let mut json = special_tokens(kind);
-    json["tokenizer_class"] = "PreTrainedTokenizerFast".into();
+    json["tokenizer_class"] = TOKENIZER_CLASS.into();
     json["add_prefix_space"] = true.into();
     json["clean_up_tokenization_spaces"] = false.into();
     json["model_max_length"] = longest(seq_len).into();

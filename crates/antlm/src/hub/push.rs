@@ -37,6 +37,9 @@ pub struct Plan {
     pub private: bool,
     /// One commit each.
     pub branches: Vec<Branch>,
+    /// What lies there, too, and is not uploaded, sorted: folders in an export, hidden names, and beside several exports
+    /// whatever is none.
+    pub left_out: Vec<PathBuf>,
 }
 
 impl Branch {
@@ -47,21 +50,23 @@ impl Branch {
 }
 
 /// Looks at a folder that [`super::export`](fn@super::export) wrote: one export goes to `main`, a folder of them to a
-/// branch each, named as the folders are, and `main` is left alone.
+/// branch each, named as the folders are, and `main` is left alone. Folders within an export are not uploaded.
 ///
 /// # Errors
 /// A folder that is no export, a link in it, names that the Hub or the BabyLM pipelines do not take.
 pub fn plan(folder: &Path, repo: &str, private: bool) -> Result<Plan> {
     check_repo(repo)?;
-    let mut branches = Vec::new();
+    let (mut branches, mut left_out) = (Vec::new(), Vec::new());
     if folder.join(CONFIG).is_file() {
-        branches.push(branch("main", folder)?);
+        branches.push(branch("main", folder, &mut left_out)?);
     } else {
         let mut entries: Vec<PathBuf> = Vec::new();
         for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
             let path = entry.map_err(Error::io(folder))?.path();
             if path.join(CONFIG).is_file() {
                 entries.push(path);
+            } else {
+                left_out.push(path);
             }
         }
         entries.sort();
@@ -71,17 +76,18 @@ pub fn plan(folder: &Path, repo: &str, private: bool) -> Result<Plan> {
                 let what = "no name for a branch: letters, digits, - and _ only, and not main";
                 return Err(Error::Usage(format!("{}: {what}", path.display())));
             }
-            branches.push(branch(&name, &path)?);
+            branches.push(branch(&name, &path, &mut left_out)?);
         }
     }
     if branches.is_empty() {
         let what = "no config.json in it or in a folder of it; give what `antlm export` wrote";
         return Err(Error::Usage(format!("{}: {what}", folder.display())));
     }
-    Ok(Plan { repo: repo.to_owned(), private, branches })
+    left_out.sort();
+    Ok(Plan { repo: repo.to_owned(), private, branches, left_out })
 }
 
-fn branch(name: &str, folder: &Path) -> Result<Branch> {
+fn branch(name: &str, folder: &Path, left_out: &mut Vec<PathBuf>) -> Result<Branch> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
         let entry = entry.map_err(Error::io(folder))?;
@@ -89,6 +95,7 @@ fn branch(name: &str, folder: &Path) -> Result<Branch> {
         // Not followed: a link could lead to a file that nobody means to publish.
         let meta = fs::symlink_metadata(&path).map_err(Error::io(&path))?;
         if name.starts_with('.') || meta.is_dir() {
+            left_out.push(path);
             continue;
         }
         if !meta.is_file() {
@@ -276,11 +283,15 @@ mod tests {
         assert_eq!((found.branches.len(), found.branches[0].name.as_str(), found.branches[0].bytes()), (1, "main", 3));
         let names: Vec<&str> = found.branches[0].files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["README.md", CONFIG, MODEL]);
+        assert_eq!(found.left_out, [one.join(".hidden"), one.join("folder")]);
         for name in ["chck_2M", "chck_1M", "no-export"] {
             export(&many.join(name), if name == "no-export" { &["x"] } else { &[CONFIG, MODEL] });
         }
-        let branches = plan(&many, "me/model", false).unwrap().branches;
-        assert_eq!(branches.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["chck_1M", "chck_2M"]);
+        export(&many, &["notes.txt"]);
+        fs::create_dir(many.join("chck_1M/runs")).unwrap();
+        let found = plan(&many, "me/model", false).unwrap();
+        assert_eq!(found.branches.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["chck_1M", "chck_2M"]);
+        assert_eq!(found.left_out, ["chck_1M/runs", "no-export", "notes.txt"].map(|name| many.join(name)));
     }
 
     #[test]

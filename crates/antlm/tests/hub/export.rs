@@ -26,9 +26,9 @@ fn the_remote_code_is_what_was_checked() {
         [
             (
                 "modeling_antlm_ltg_bert.py",
-                "9df9680645c4a7282ba3316d6c3c2399df5e196eef2e95e75aed331f8e44df7a".to_owned()
+                "70d1ef8b0bb3fc4b1047e06537a2b5e37091118743219828abbe5fc7aa34b76c".to_owned()
             ),
-            ("modeling_antlm_llama.py", "0371da4c6bf1a6c7da4b5fe17f4713aaec56c46a79afc0efef7874d1afd7bef1".to_owned()),
+            ("modeling_antlm_llama.py", "5c1f3702545c189bfb4e2f94d0892302f644896b0cd4a3ed88bc9b337be940dc".to_owned()),
         ]
     );
 }
@@ -66,7 +66,7 @@ fn an_ltg_bert_has_these_files() {
         "vocab_size": 270, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
         "max_position_embeddings": 512, "layer_norm_eps": 1e-7, "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
-        "tie_word_embeddings": true, "use_cache": false, "torch_dtype": "float32",
+        "tie_word_embeddings": true, "use_cache": false, "torch_dtype": "float32", "tokenizer_class": "PreTrainedTokenizerFast",
         "antlm_masked_alignment": "next-token", "antlm_bidirectional": true,
         "antlm": {
             "version": env!("CARGO_PKG_VERSION"), "recipe": "ltg-bert-tiny", "schedule": "1 clm + 2 mntp",
@@ -109,8 +109,8 @@ fn a_llama_is_a_plain_one() {
             "vocab_size": 270, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8,
             "num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 512, "rms_norm_eps": 1e-6,
             "rope_theta": 10000.0, "hidden_act": "silu", "attention_bias": false, "mlp_bias": false,
-            "attention_dropout": 0.0, "initializer_range": 0.02, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
-            "tie_word_embeddings": tied, "use_cache": true, "torch_dtype": "float32",
+            "attention_dropout": 0.0, "initializer_range": 0.02, "is_causal": true, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
+            "tie_word_embeddings": tied, "use_cache": true, "torch_dtype": "float32", "tokenizer_class": "PreTrainedTokenizerFast",
             "antlm_masked_alignment": "same-position", "antlm_bidirectional": false,
         });
         assert_eq!(found, wanted);

@@ -7,7 +7,8 @@
 #                          config.antlm_masked_alignment: logits are never shifted, labels are lined up accordingly
 #   AutoModel              hidden states; both sides if config.antlm_bidirectional, else from the left
 #   AutoModelForSequenceClassification   as AutoModel, with a new head on the first token (both sides) or the last one
-# attention_mask is [B, T] (1 = a token, 0 = padding, on either side) or [B, T, T] (row i sees the columns with 1).
+# attention_mask is [B, T] (1 = a token, 0 = padding, on either side) or [B, T, T] (row i sees the columns with 1; padding
+# not even itself).
 # Shapes in comments: B sequences, T tokens, d width, H heads, h = d / H, V tokens of the vocabulary.
 
 import math
@@ -338,8 +339,10 @@ class AntlmLtgBertForMaskedLM(AntlmLtgBertLMHeadModel):
 def chosen(x, attention_mask, first):
     """The vector of the first token, or of the last one, wherever the padding is: [B, T, d] -> [B, d]."""
     length = x.shape[1]
-    if attention_mask is None or attention_mask.dim() != 2:
+    if attention_mask is None:
         return x[:, 0 if first else -1]
+    if attention_mask.dim() == 3:
+        attention_mask = attention_mask.diagonal(dim1=1, dim2=2)  # a token sees itself, padding does not
     place = torch.arange(length, device=x.device)
     tokens = attention_mask.to(x.device) != 0
     which = torch.where(tokens, place, length).amin(-1) if first else torch.where(tokens, place, -1).amax(-1)
