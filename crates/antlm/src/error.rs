@@ -82,6 +82,12 @@ impl Error {
         move |source| Error::Io { path, source }
     }
 
+    /// True when there was no room on the disk.
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Error::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     /// A wrong file, with the place in it.
     pub fn data(path: impl AsRef<Path>, place: impl Into<String>, what: impl Into<String>) -> Error {
         Error::Data { path: path.as_ref().to_owned(), place: place.into(), what: what.into() }

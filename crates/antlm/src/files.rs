@@ -1,7 +1,7 @@
 //! Small helpers for files that must be whole or absent: atomic writes, synced folders, checksums.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -202,6 +202,29 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Bytes that this user can still write to the disk of a folder; nothing where the system does not say (also: not on
+/// Windows).
+pub fn available(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    return rustix::fs::statvfs(folder).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    #[cfg(not(unix))]
+    return None;
+}
+
+/// Checks that there is room for so many bytes more, and a little besides; `free` is what [`available`] says.
+///
+/// # Errors
+/// [`Error::Io`] of the kind `StorageFull`, with both numbers.
+pub fn check_room(folder: &Path, bytes: u64, free: Option<u64>) -> Result<()> {
+    /// For the log and what else is written meanwhile.
+    const BESIDES: u64 = 1 << 20;
+    let Some(free) = free.filter(|&free| free < bytes.saturating_add(BESIDES)) else { return Ok(()) };
+    let [needed, free] = [bytes, free].map(|bytes| format!("{:.1} MB", bytes as f64 / 1e6));
+    let source =
+        std::io::Error::new(ErrorKind::StorageFull, format!("{needed} are to be written, and {free} are free"));
+    Err(Error::Io { path: folder.to_owned(), source })
+}
+
 /// Syncs a file that something else wrote.
 ///
 /// # Errors
@@ -309,6 +332,22 @@ mod tests {
         }
         assert!(NewFolder::create(Path::new("..")).is_err());
         assert_eq!(fs::read_dir(tmp.path().join("deep")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_full_disk_is_seen_before() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(cfg!(not(unix)) || available(folder.path()).is_some_and(|free| free > 0));
+        let check = |bytes, free| check_room(folder.path(), bytes, free);
+        check(5_000_000, Some(7_000_000)).unwrap();
+        check(u64::MAX, None).unwrap();
+        for (bytes, free) in [(5_000_000, 5_000_000), (u64::MAX, u64::MAX - 1)] {
+            let error = check(bytes, Some(free)).unwrap_err();
+            assert!(error.is_full() && error.to_string().contains("MB are free"), "{error}");
+        }
+        assert!(
+            check(5_000_000, Some(4_200_000)).unwrap_err().to_string().contains("5.0 MB are to be written, and 4.2 MB")
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use antlm_nn::params::Layout;
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorView};
 
 use crate::{Error, Result, files};
@@ -41,8 +42,10 @@ pub fn write(path: &Path, layout: &Layout, sets: &[Set]) -> Result<()> {
     // shared, so the file gets the permissions that any new file of this user gets.
     let permissions = File::create(path).and_then(|f| f.metadata()).map_err(Error::io(path))?.permissions();
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    safetensors::serialize_to_file(views, Some(metadata), path)
-        .map_err(|e| Error::Io { path: path.to_owned(), source: std::io::Error::other(e) })?;
+    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|e| match e {
+        SafeTensorError::IoError(source) => Error::Io { path: path.to_owned(), source },
+        e => Error::Io { path: path.to_owned(), source: std::io::Error::other(e) },
+    })?;
     std::fs::set_permissions(path, permissions).map_err(Error::io(path))?;
     files::sync_file(path)
 }

@@ -13,6 +13,7 @@ Examples:
   antlm train antlm-ltg-bert-tiny --text my-texts/ --out runs/mine
   antlm train antlm-babyllama-small --text corpus/ --dev dev.txt --out runs/llama --seed 3 --set optimizer.lr=5e-4
   antlm train --resume runs/mine
+  antlm train runs/mine/recipe.toml --out runs/again      the same once more; refused if the text is not the same
   antlm train babyllama-small --text prepared/ --out runs/base       text that `antlm prepare` made
 
 The text is turned into tokens once: what is prepared lies in prepared/ beside the run folder (here runs/prepared/) and
@@ -44,6 +45,9 @@ pub struct Train {
     /// Start from the weights of a run, a checkpoint or an imported model, with its tokenizer; the recipe must have its sizes
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
+    /// With RUN/recipe.toml: also on other text, with another tokenizer or by another version of antlm than the run's
+    #[arg(long, conflicts_with = "resume")]
+    pub other_data: bool,
     /// Seed of all random numbers (default: the recipe's)
     #[arg(long, value_name = "N", conflicts_with = "resume", value_parser = clap::value_parser!(u64).range(..i64::MAX as u64))]
     pub seed: Option<u64>,

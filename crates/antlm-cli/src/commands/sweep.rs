@@ -68,6 +68,7 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, signals: &Signals) -> Resul
         resume: None,
         dev: sweep.dev.clone(),
         init: None,
+        other_data: true,
         seed: Some(job.seed),
         track: None,
         set: job.set.clone(),

@@ -38,6 +38,7 @@ pub fn train(args: &Train, signals: &Signals, out: &mut impl Write) -> Result<()
         None => {
             // clap asks for both unless --resume is there.
             let (name, folder) = (args.recipe.clone().unwrap_or_default(), args.out.clone().unwrap_or_default());
+            let again = if args.other_data { None } else { Recipe::used_by(&name)? };
             let mut recipe = super::recipe(&name, &args.set, args.track.as_deref())?;
             if let Some(seed) = args.seed {
                 recipe.seed = seed;
@@ -49,7 +50,13 @@ pub fn train(args: &Train, signals: &Signals, out: &mut impl Write) -> Result<()
             if let Some(init) = &init {
                 init.check_fits(&recipe)?;
             }
+            if let Some(used) = &again {
+                input::check_origin(&name, used, init.as_ref())?;
+            }
             let prepared = prepared(args, &recipe, init.as_ref(), &folder, cancel)?;
+            if let Some(used) = &again {
+                input::check_same(&name, used, &prepared)?;
+            }
             run::create_from(&recipe, prepared, init, &folder)?
         }
     };

@@ -159,3 +159,55 @@ fn what_cannot_be_resumed() {
     succeeds(toy.path(), &["prepare", "run/recipe.toml", "--text", "text.txt", "--out", place, "--quiet"]);
     is_refusal(&args, &antlm(toy.path(), &args), &["prepared", "not the text that this run was trained on"]);
 }
+
+/// From a run's own recipe comes the same run again, and nothing else unless it is asked for.
+#[test]
+fn trained_again_from_its_recipe() {
+    let toy = Toy::new();
+    std::fs::create_dir(toy.file("texts")).unwrap();
+    std::fs::rename(toy.file("text.txt"), toy.file("texts/a.txt")).unwrap();
+    toy.write("texts/b.txt", "The dogs near the boy sleep.\n");
+    let first = ["train", "ltg.toml", "--text", "texts", "--out", "run", "--quiet", "--set", "schedule=1 clm + 1 mntp"];
+    succeeds(toy.path(), &first);
+    let again = |out: &'static str, more: &[&'static str]| {
+        [&["train", "run/recipe.toml", "--out", out, "--quiet"][..], more].concat()
+    };
+    succeeds(toy.path(), &again("again", &["--threads", "1"]));
+    assert_same(&toy, "run", "again");
+    assert!(toy.read("run/recipe.toml") == toy.read("again/recipe.toml"));
+    // Another seed or rate is another run on the same text.
+    succeeds(toy.path(), &again("seed", &["--seed", "5", "--set", "schedule=1 clm"]));
+
+    let refused = |more: &[&'static str], words: &[&str]| {
+        let args = again("other", more);
+        is_refusal(&args, &antlm(toy.path(), &args), &[&["run/recipe.toml", "--other-data"], words].concat());
+        assert!(!toy.file("other").exists());
+    };
+    refused(&["--set", "model.vocab_size=290"], &["prepared in another way"]);
+    let text = toy.read("texts/b.txt");
+    toy.write("texts/b.txt", "The dogs near the girl sleep.\n");
+    refused(&[], &["other text (b.txt has changed)"]);
+    std::fs::remove_file(toy.file("texts/b.txt")).unwrap();
+    toy.write("texts/c.txt", "The cats near the girl sleep.\n");
+    refused(&[], &["b.txt is not there, c.txt is new"]);
+    succeeds(toy.path(), &again("changed", &["--other-data", "--set", "schedule=1 clm"]));
+    std::fs::remove_file(toy.file("texts/c.txt")).unwrap();
+    toy.write("texts/b.txt", text);
+
+    let recipe = String::from_utf8(toy.read("run/recipe.toml")).unwrap();
+    let version = format!("antlm = \"{}\"", env!("CARGO_PKG_VERSION"));
+    assert!(recipe.contains(&version));
+    toy.write("run/recipe.toml", recipe.replace(&version, "antlm = \"0.0.1\""));
+    refused(&[], &["antlm 0.0.1"]);
+    toy.write("run/recipe.toml", recipe);
+
+    // A run that started from a model does not come again without it.
+    let on = ["train", "run/recipe.toml", "--init", "again", "--out", "on", "--quiet", "--set", "schedule=1 clm"];
+    succeeds(toy.path(), &on);
+    let from =
+        |init: &'static str, out: &'static str| ["train", "on/recipe.toml", "--out", out, "--quiet", "--init", init];
+    is_refusal(&on, &antlm(toy.path(), &from("seed", "other")), &["another model to start from", "--init"]);
+    is_refusal(&on, &antlm(toy.path(), &from("run", "other")[..5]), &["another model to start from"]);
+    succeeds(toy.path(), &from("run", "on-again"));
+    assert_same(&toy, "on", "on-again");
+}

@@ -90,6 +90,11 @@ pub(super) fn check(recipe: &Recipe) -> Check {
     share(recipe.learning_rate.floor, "learning_rate.floor")?;
     share(recipe.learning_rate.cooldown, "learning_rate.cooldown")?;
 
+    need(
+        recipe.checkpoints.keep_last >= 1,
+        "checkpoints.keep_last",
+        "expected 1 or more: a run needs one to go on from",
+    )?;
     need(recipe.tokenizer.min_frequency >= 1, "tokenizer.min_frequency", "expected 1 or more, got 0")?;
     if let Some(used) = &recipe.used {
         within(used.vocab_size, MIN_VOCAB, recipe.model.vocab_size, "used.vocab_size")?;

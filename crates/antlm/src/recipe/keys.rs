@@ -174,6 +174,18 @@ pub const KEYS: &[Key] = &[
         "Saves the run every so many steps; 0 for never. The end of every block is saved and kept in any case.",
     ),
     key(
+        "checkpoints.keep_last",
+        Whole(1),
+        Some("2"),
+        "So many of these stay, the newest; of 1, a damaged folder costs the run its steps since the end of a block.",
+    ),
+    key(
+        "checkpoints.keep_every",
+        Whole(0),
+        Some("0"),
+        "Saves the run every so many steps, too, and these stay for good; 0 for none.",
+    ),
+    key(
         "checkpoints.milestones",
         Marks,
         Some("\"none\""),

@@ -1,6 +1,6 @@
 //! Reading recipes: a built-in name or a file, the recipe it starts from, and `KEY=VALUE` from the command line.
 
-use super::{KEYS, Recipe, VERSION, builtin, names};
+use super::{KEYS, Recipe, Used, VERSION, builtin, names};
 use crate::objective::schedule::Schedule;
 use crate::suggest::{did_you_mean, suggest};
 use crate::{Error, Result, files};
@@ -59,6 +59,22 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<(Recipe, String)> {
         let text = files::read_text(path, MAX_BYTES)?;
         Ok((Recipe::from_toml(&text, &path.display().to_string())?, text))
+    }
+
+    /// What the run was made of whose recipe [`Recipe::load`] reads by this name; nothing for a built-in recipe or one of
+    /// the user's own.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn used_by(name_or_path: &str) -> Result<Option<Used>> {
+        let path = Path::new(name_or_path);
+        if builtin::table(name_or_path).is_some() || !path.exists() {
+            return Ok(None);
+        }
+        let text = files::read_text(path, MAX_BYTES)?;
+        // Of a user's own recipe only what it is without its base; what is wrong in it, loading it says.
+        let is_a_runs = text.parse::<Table>().is_ok_and(|table| table.contains_key("used"));
+        if is_a_runs { Ok(Recipe::from_toml(&text, name_or_path)?.used) } else { Ok(None) }
     }
 
     /// Reads a recipe from TOML; `origin` stands in errors.

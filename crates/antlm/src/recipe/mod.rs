@@ -276,13 +276,17 @@ pub struct Checkpoints {
     /// Saves the run every so many steps (500), so that it can be resumed; 0 for never. The end of every block is saved
     /// and kept in any case.
     pub every: u32,
+    /// So many of those stay, the newest (2): with one more than one, a damaged folder does not cost a run.
+    pub keep_last: u32,
+    /// Saves the run every so many steps, too, and these stay for good; 0 (the default) for none.
+    pub keep_every: u32,
     /// At which numbers of words seen the weights are kept in `milestones/`, beside the untrained model's.
     pub milestones: Milestones,
 }
 
 impl Default for Checkpoints {
     fn default() -> Checkpoints {
-        Checkpoints { every: 500, milestones: Milestones::None }
+        Checkpoints { every: 500, keep_last: 2, keep_every: 0, milestones: Milestones::None }
     }
 }
 

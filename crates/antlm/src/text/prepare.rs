@@ -417,7 +417,11 @@ fn check_place(out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn read_summary(dir: &Path) -> Result<Option<Summary>> {
+/// What lies in a folder of prepared text; nothing where there is none.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Data`] for a damaged `prepared.json`.
+pub fn read_summary(dir: &Path) -> Result<Option<Summary>> {
     let path = dir.join(SUMMARY_FILE);
     let text = match crate::files::read_text(&path, MAX_SUMMARY) {
         Ok(text) => text,

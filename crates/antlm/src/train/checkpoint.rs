@@ -17,9 +17,6 @@ use crate::{Error, Result, files, tensor_file};
 
 /// The version of `state.json` that this build writes and reads.
 pub const VERSION: u32 = 1;
-/// How many checkpoints that are not to be kept stay: the newest two, so that one damaged folder does not cost a run.
-pub const ROLLING: usize = 2;
-
 /// Where a run keeps checkpoints under names of their own (`chck_1M`), beside `checkpoints/step-…`.
 pub const MILESTONES: &str = "milestones";
 /// The weights.
@@ -119,14 +116,20 @@ pub fn folder(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
-/// Writes the checkpoint of `state.step` and returns its folder. A checkpoint of the same step is replaced. Afterwards, of
-/// those that are not `kept`, only the newest [`ROLLING`] stay.
+/// Bytes of a checkpoint that can be trained on, about.
+pub fn size(layout: &Layout, ema: bool) -> u64 {
+    // The tensors in f32; names, shapes and state are kilobytes.
+    4 * layout.len() as u64 * (3 + u64::from(ema)) + 100_000
+}
+
+/// Writes the checkpoint of `state.step` and returns its folder. A checkpoint of the same step is replaced; the others
+/// stay until [`retain`] removes them.
 ///
 /// # Errors
-/// [`Error::Io`] with the path; then the older checkpoints are as they were.
+/// [`Error::Io`] with the path, before anything is written if there is no room; the older checkpoints are as they were.
 pub fn save(run: &Path, state: &State, layout: &Layout, weights: &Weights, kept: bool) -> Result<PathBuf> {
     let Weights { params, m, v, ema, .. } = weights;
-    put_step(run, state, kept, |folder| {
+    put_step(run, state, kept, size(layout, ema.is_some()), |folder| {
         tensor_file::write(&folder.join(MODEL), layout, &[("", params)])?;
         tensor_file::write(&folder.join(OPTIMIZER), layout, &[("exp_avg.", m), ("exp_avg_sq.", v)])?;
         if let Some(ema) = ema {
@@ -141,7 +144,7 @@ pub fn save(run: &Path, state: &State, layout: &Layout, weights: &Weights, kept:
 /// # Errors
 /// As [`save`].
 pub fn save_weights(run: &Path, state: &State, layout: &Layout, params: &[f32]) -> Result<PathBuf> {
-    put_step(run, state, true, |folder| {
+    put_step(run, state, true, 4 * layout.len() as u64, |folder| {
         tensor_file::write(&folder.join(MODEL), layout, &[("", params)])?;
         Ok(vec![MODEL])
     })
@@ -162,6 +165,8 @@ pub fn save_milestone(run: &Path, name: &str, state: &State, layout: &Layout, we
             fs::remove_dir_all(&left).map_err(Error::io(&left))?;
         }
     }
+    let bytes = 4 * layout.len() as u64 * (1 + u64::from(weights.ema.is_some()));
+    files::check_room(&all, bytes, files::available(&all))?;
     let place = put(&all, name, state, true, |folder| {
         tensor_file::write(&folder.join(MODEL), layout, &[("", &weights.params)])?;
         if let Some(ema) = &weights.ema {
@@ -181,18 +186,20 @@ fn put_step(
     run: &Path,
     state: &State,
     kept: bool,
+    bytes: u64,
     write: impl FnOnce(&Path) -> Result<Vec<&'static str>>,
 ) -> Result<PathBuf> {
     let all = folder(run);
     fs::create_dir_all(&all).map_err(Error::io(&all))?;
     clean(run)?;
+    files::check_room(&all, bytes, files::available(&all))?;
     let place = put(&all, &format!("step-{:09}", state.step), state, kept, write)?;
     clean(run)?;
-    retain(run, state.step)?;
     Ok(place)
 }
 
-/// Puts a folder with the files that `write` makes, and their checksums, in its place.
+/// Puts a folder with the files that `write` makes, and their checksums, in its place. What an error left half written is
+/// removed: on a full disk it would take the room of the next try.
 fn put(
     all: &Path,
     name: &str,
@@ -203,12 +210,18 @@ fn put(
     let place = all.join(name);
     let beside = files::hidden(&place, ".tmp-");
     fs::create_dir(&beside).map_err(Error::io(&beside))?;
-    let mut sha256 = BTreeMap::new();
-    for name in write(&beside)? {
-        sha256.insert(name.to_owned(), files::sha256_file(&beside.join(name))?);
-    }
-    let json = to_json(&Envelope { version: VERSION, kept, sha256 }, state);
-    files::write_atomic(beside.join(STATE), json.as_bytes())?; // syncs the folder, too
+    let fill = || -> Result<()> {
+        let mut sha256 = BTreeMap::new();
+        for name in write(&beside)? {
+            sha256.insert(name.to_owned(), files::sha256_file(&beside.join(name))?);
+        }
+        let json = to_json(&Envelope { version: VERSION, kept, sha256 }, state);
+        files::write_atomic(beside.join(STATE), json.as_bytes()) // syncs the folder, too
+    };
+    fill().inspect_err(|_| {
+        // The first error is the one that matters; what stays is removed before the next save.
+        let _ = fs::remove_dir_all(&beside);
+    })?;
     if place.exists() {
         // Not atomic with the next rename, so clean() undoes this one when the next one did not happen.
         let old = files::hidden(&place, ".old-");
@@ -236,12 +249,17 @@ fn clean(run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes all but the newest [`ROLLING`] checkpoints up to `step` that are not kept. What cannot be read stays: a
-/// person should look at it.
-fn retain(run: &Path, step: u64) -> Result<()> {
+/// Of the checkpoints up to `step`, which was just written, removes all but the newest `last` (at least 1) of those that
+/// are neither kept nor of a step that is a multiple of `every` (0: none is). What cannot be read stays: a person should
+/// look at it.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn retain(run: &Path, step: u64, last: u32, every: u32) -> Result<()> {
     let mut rolling: Vec<Entry> = list(run)?;
-    rolling.retain(|entry| entry.step <= step && matches!(read_state(&entry.path), Ok((_, false))));
-    rolling.truncate(rolling.len().saturating_sub(ROLLING));
+    let stays = |entry: &Entry| every > 0 && entry.step > 0 && entry.step.is_multiple_of(u64::from(every));
+    rolling.retain(|e| e.step <= step && !stays(e) && matches!(read_state(&e.path), Ok((_, false))));
+    rolling.truncate(rolling.len().saturating_sub(last.max(1) as usize));
     rolling.iter().try_for_each(|entry| files::remove_folder(&entry.path))
 }
 

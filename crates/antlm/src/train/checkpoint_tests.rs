@@ -36,7 +36,9 @@ fn weights(step: u64) -> Weights {
 }
 
 fn put(run: &Path, step: u64, kept: bool) -> PathBuf {
-    save(run, &state(step), &layout(), &weights(step), kept).unwrap()
+    let path = save(run, &state(step), &layout(), &weights(step), kept).unwrap();
+    retain(run, step, 2, 0).unwrap();
+    path
 }
 
 fn steps(run: &Path) -> Vec<u64> {
@@ -90,6 +92,38 @@ fn the_last_two_and_all_kept_ones_stay() {
     assert_eq!(steps(run.path()), [20, 50, 60, 70, 75, 80]);
 }
 
+/// As many as are asked for, every so many for good, and never the one that was just written.
+#[test]
+fn how_many_stay() {
+    let left = |last: u32, every: u32, saved: &[(u64, bool)]| {
+        let run = tempfile::tempdir().unwrap();
+        for &(step, kept) in saved {
+            save(run.path(), &state(step), &layout(), &weights(step), kept).unwrap();
+            retain(run.path(), step, last, every).unwrap();
+            assert!(steps(run.path()).contains(&step) && newest_good(run.path(), &layout()).unwrap().is_some());
+        }
+        steps(run.path())
+    };
+    let plain = [0, 10, 20, 30, 40, 50].map(|step| (step, false));
+    assert_eq!(left(1, 0, &plain), [50]);
+    assert_eq!(left(0, 0, &plain), [50], "one stays whatever is asked");
+    assert_eq!(left(3, 0, &plain), [30, 40, 50]);
+    assert_eq!(left(100, 0, &plain), [0, 10, 20, 30, 40, 50]);
+    assert_eq!(left(1, 20, &plain), [20, 40, 50]);
+    // Where the newest is kept, the rolling ones before it stay as well.
+    assert_eq!(left(1, 0, &[(10, false), (20, false), (30, true)]), [20, 30]);
+    assert_eq!(left(1, 0, &[(10, true), (20, false), (30, false)]), [10, 30]);
+
+    // One that is damaged is not counted and not removed, so a good one before it is there to go on from.
+    let run = tempfile::tempdir().unwrap();
+    for step in [10, 20] {
+        save(run.path(), &state(step), &layout(), &weights(step), false).unwrap();
+    }
+    fs::write(folder(run.path()).join("step-000000020").join(STATE), "{").unwrap();
+    retain(run.path(), 20, 1, 0).unwrap();
+    assert_eq!(newest_good(run.path(), &layout()).unwrap().unwrap().0.state.step, 10);
+}
+
 #[test]
 fn leftovers_of_interrupted_writes_are_ignored_and_removed() {
     let run = tempfile::tempdir().unwrap();
@@ -129,6 +163,8 @@ fn a_failed_save_leaves_the_older_one() {
     let short = Weights { ema: Some(vec![0.0; 3]), ..weights(20) };
     assert!(save(run.path(), &state(20), &layout(), &short, false).is_err());
     assert_eq!(steps(run.path()), [10]);
+    // Nor is anything left that takes room.
+    assert_eq!(names(run.path()).unwrap().len(), 1);
     put(run.path(), 20, false);
     assert_eq!(steps(run.path()), [10, 20]);
 }

@@ -1,12 +1,15 @@
 //! The text of a run: what a recipe and the paths given for it mean for preparing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::recipe::Recipe;
+use super::checkpoint;
+use super::trained::Trained;
+use crate::recipe::{Recipe, Used};
 use crate::text::clean::Cleaning;
-use crate::text::prepare::{self, Options, Prepared, TokenizerChoice};
+use crate::text::prepare::{self, Options, Prepared, Summary, TokenizerChoice};
 use crate::text::source::Source;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Puts text given on the command line in the place of the recipe's own: all of `[[data]]` becomes one source of these
 /// files, with default field and document rule and not weighted; of `[dev]` the paths are replaced. `cleaning` is for
@@ -104,4 +107,66 @@ pub fn open(recipe: &Recipe, dir: &Path, dev: bool) -> Result<Prepared> {
         return Err(Error::Usage(format!("{place}: prepared text has its dev set already; leave --dev out")));
     }
     Ok(prepared)
+}
+
+/// Checks that a run of this program can give what the run gave whose recipe is used again: the same version, and the same
+/// model to start from, if it had one.
+///
+/// # Errors
+/// [`Error::Usage`] with what differs.
+pub fn check_origin(recipe: &str, used: &Used, init: Option<&Trained>) -> Result<()> {
+    if used.antlm != env!("CARGO_PKG_VERSION") {
+        let what =
+            format!("antlm {}, and this is {}; its results may be others", used.antlm, env!("CARGO_PKG_VERSION"));
+        return Err(not_the_same(recipe, &what));
+    }
+    let Some(wanted) = &used.init else { return Ok(()) };
+    let weights = init.map(|init| files::sha256_file(&init.checkpoint.join(checkpoint::MODEL))).transpose()?;
+    if weights.as_ref() != Some(&wanted.weights) {
+        let what = format!("another model to start from: say --init {}", wanted.checkpoint.display());
+        return Err(not_the_same(recipe, &what));
+    }
+    Ok(())
+}
+
+/// Checks that the text and the tokenizer are those of the run whose recipe is used again.
+///
+/// # Errors
+/// [`Error::Usage`] with what differs; by their names the files that do, if the run's prepared text is still there.
+pub fn check_same(recipe: &str, used: &Used, prepared: &Prepared) -> Result<()> {
+    if prepared.train.hash() == used.text && prepared.summary.tokenizer_sha256 == used.tokenizer {
+        return Ok(());
+    }
+    let of = |summary: &Summary| -> BTreeMap<(String, String), String> {
+        let files = summary.train_files.iter().chain(&summary.dev_files);
+        files.map(|file| ((file.source.clone(), file.name.clone()), file.sha256.clone())).collect()
+    };
+    let now = of(&prepared.summary);
+    // Gone or damaged, it has no names to tell.
+    let then =
+        prepare::read_summary(&used.prepared).ok().flatten().filter(|then| then.key == used.text).map(|s| of(&s));
+    let mut names = Vec::new();
+    for (file, hash) in then.iter().flatten() {
+        match now.get(file) {
+            None => names.push(format!("{} is not there", file.1)),
+            Some(other) if other != hash => names.push(format!("{} has changed", file.1)),
+            Some(_) => {}
+        }
+    }
+    if let Some(then) = &then {
+        names.extend(now.keys().filter(|file| !then.contains_key(file)).map(|file| format!("{} is new", file.1)));
+    }
+    let what = match names.len() {
+        0 => "other text, another tokenizer, or text that was prepared in another way".into(),
+        n => {
+            names.truncate(3);
+            let more = if n > 3 { format!(" and {} more", n - 3) } else { String::new() };
+            format!("other text ({}{more})", names.join(", "))
+        }
+    };
+    Err(not_the_same(recipe, &what))
+}
+
+fn not_the_same(recipe: &str, what: &str) -> Error {
+    Error::Usage(format!("{recipe}: this is the recipe of a run with {what}; --other-data trains it all the same"))
 }

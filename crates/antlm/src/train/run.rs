@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use antlm_nn::params;
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::Pool;
 
@@ -16,7 +17,7 @@ use super::trained::Trained;
 use crate::model::Model;
 use crate::objective::stream::{Layout, Order, Step, position_of_word};
 use crate::recipe::budget::{self, Before};
-use crate::recipe::{InitialModel, Plan, Recipe, Used, size};
+use crate::recipe::{Checkpoints, InitialModel, Plan, Recipe, Used, size};
 use crate::text::prepare::{self, Prepared};
 use crate::{Error, Result, files};
 
@@ -116,7 +117,22 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     let params = init.map_or_else(|| model.init(recipe.seed), |init| init.params);
     let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
     let run = Run::open(recipe, model, prepared, folder, weights, &text)?;
-    Ok(Run { warnings: budget::note(&plan).into_iter().collect(), ..run })
+    let room = room(&run.recipe, run.model.layout(), &plan, files::available(run.path()));
+    Ok(Run { warnings: budget::note(&plan).into_iter().chain(room).collect(), ..run })
+}
+
+/// What to say when there is no room for all that the run will keep.
+fn room(recipe: &Recipe, layout: &params::Layout, plan: &Plan, free: Option<u64>) -> Option<String> {
+    let ema = recipe.optimizer.ema_decay > 0.0;
+    let Checkpoints { keep_last, keep_every, .. } = recipe.checkpoints;
+    let for_good = if keep_every > 0 { plan.steps / u64::from(keep_every) } else { 0 };
+    // The newest is written before the oldest is removed.
+    let whole = (u64::from(keep_last) + 1 + for_good + plan.blocks.len() as u64).min(plan.steps + 1);
+    let weights = 4 * layout.len() as u64 * (1 + u64::from(ema)) * plan.milestones.len() as u64;
+    let bytes = whole.saturating_mul(checkpoint::size(layout, ema)).saturating_add(weights);
+    let free = free.filter(|&free| free < bytes)?;
+    let [bytes, free] = [bytes, free].map(|bytes| format!("{:.1} GB", bytes as f64 / 1e9));
+    Some(format!("the checkpoints of this run will take up to {bytes}, and {free} are free"))
 }
 
 /// What a model had seen before it is trained on; a run that itself started from another model counts that, too.
@@ -387,30 +403,42 @@ impl Run {
             let (block, objective, words_seen) = (step.block as u64, step.objective, self.words_seen());
             self.emit(&Event::BlockEnd { step: self.step, block, objective, words_seen }, listener)?;
         }
-        let every = u64::from(self.recipe.checkpoints.every);
-        if step.ends_block || (every > 0 && self.step.is_multiple_of(every)) {
-            let path = self.save(layout, step.ends_block)?;
-            self.emit(&Event::Checkpoint { step: self.step, path, kept: step.ends_block }, listener)?;
+        let Checkpoints { every, keep_every, .. } = self.recipe.checkpoints;
+        let due = [every, keep_every].iter().any(|&every| every > 0 && self.step.is_multiple_of(u64::from(every)));
+        if step.ends_block {
+            let path = self.save(layout, true)?;
+            self.emit(&Event::Checkpoint { step: self.step, path, kept: true }, listener)?;
+        } else if due {
+            self.save_if_there_is_room(layout, listener)?;
         }
         Ok(())
     }
 
-    /// Saves the run as it is, unless a checkpoint of this step is there.
-    fn save_now(&mut self, layout: &Layout, listener: &mut dyn Listener) -> Result<()> {
-        if self.saved == Some(self.step) {
-            return Ok(());
+    /// Saves, and goes on without where the disk is full: that loses nothing, and there may be room the next time.
+    fn save_if_there_is_room(&mut self, layout: &Layout, listener: &mut dyn Listener) -> Result<()> {
+        match self.save(layout, false) {
+            Ok(path) => self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener),
+            Err(error) if error.is_full() => {
+                let text = format!("step {} is not saved, and the run goes on: {error}", self.step);
+                self.emit(&Event::Warning { step: self.step, text }, listener)
+            }
+            Err(error) => Err(error),
         }
-        let path = self.save(layout, false)?;
-        self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)
     }
 
     fn save_if_asked(&mut self, layout: &Layout, listener: &mut dyn Listener) -> Result<()> {
-        if (self.save_asked)() { self.save_now(layout, listener) } else { Ok(()) }
+        if (self.save_asked)() && self.saved != Some(self.step) {
+            self.save_if_there_is_room(layout, listener)?;
+        }
+        Ok(())
     }
 
     /// Saves the run as it is, and gives the error that ends it.
     fn stop(&mut self, layout: &Layout, signal: i32, listener: &mut dyn Listener) -> Result<Error> {
-        self.save_now(layout, listener)?;
+        if self.saved != Some(self.step) {
+            let path = self.save(layout, false)?;
+            self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)?;
+        }
         self.emit(&Event::Stop { step: self.step, signal }, listener)?;
         let left = format!("saved; go on with: antlm train --resume {}", self.folder.path().display());
         Ok(Error::Stopped { signal, left })
@@ -481,7 +509,8 @@ impl Run {
     fn milestone(&mut self, layout: &Layout, listener: &mut dyn Listener) -> Result<()> {
         let Some(name) = self.milestones.get(&self.step).cloned() else { return Ok(()) };
         let state = self.state(layout)?;
-        checkpoint::save_milestone(self.folder.path(), &name, &state, self.model.layout(), &self.weights)?;
+        checkpoint::save_milestone(self.folder.path(), &name, &state, self.model.layout(), &self.weights)
+            .map_err(|e| self.full(e))?;
         let words_seen = self.words_seen();
         self.emit(&Event::Milestone { step: self.step, name, words_seen }, listener)
     }
@@ -509,12 +538,31 @@ impl Run {
         })
     }
 
-    /// Writes a checkpoint of the run as it is.
+    /// Writes a checkpoint of the run as it is, and removes what it makes needless.
     fn save(&mut self, layout: &Layout, kept: bool) -> Result<PathBuf> {
         let state = self.state(layout)?;
-        let path = checkpoint::save(self.folder.path(), &state, self.model.layout(), &self.weights, kept)?;
+        let run = self.folder.path();
+        let path = checkpoint::save(run, &state, self.model.layout(), &self.weights, kept).map_err(|e| self.full(e))?;
         self.saved = Some(self.step);
+        let Checkpoints { keep_last, keep_every, .. } = self.recipe.checkpoints;
+        checkpoint::retain(run, self.step, keep_last, keep_every)?;
         Ok(path)
+    }
+
+    /// Adds to the error of a full disk what to do.
+    fn full(&self, error: Error) -> Error {
+        match error {
+            Error::Io { path, source }
+                if (Error::Io { path: path.clone(), source: source.kind().into() }).is_full() =>
+            {
+                let run = self.folder.path().display();
+                let last =
+                    self.saved.map_or("no checkpoint is there yet".into(), |step| format!("saved is step {step}"));
+                let what = format!("{source}; {last}; make room, and go on with: antlm train --resume {run}");
+                Error::Io { path, source: std::io::Error::new(source.kind(), what) }
+            }
+            error => error,
+        }
     }
 }
 
