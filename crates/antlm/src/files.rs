@@ -218,10 +218,10 @@ pub fn available(folder: &Path) -> Option<u64> {
 pub fn check_room(folder: &Path, bytes: u64, free: Option<u64>) -> Result<()> {
     /// For the log and what else is written meanwhile.
     const BESIDES: u64 = 1 << 20;
-    let Some(free) = free.filter(|&free| free < bytes.saturating_add(BESIDES)) else { return Ok(()) };
+    let bytes = bytes.saturating_add(BESIDES);
+    let Some(free) = free.filter(|&free| free < bytes) else { return Ok(()) };
     let [needed, free] = [bytes, free].map(|bytes| format!("{:.1} MB", bytes as f64 / 1e6));
-    let source =
-        std::io::Error::new(ErrorKind::StorageFull, format!("{needed} are to be written, and {free} are free"));
+    let source = std::io::Error::new(ErrorKind::StorageFull, format!("{needed} are needed, and {free} are free"));
     Err(Error::Io { path: folder.to_owned(), source })
 }
 
@@ -345,9 +345,7 @@ mod tests {
             let error = check(bytes, Some(free)).unwrap_err();
             assert!(error.is_full() && error.to_string().contains("MB are free"), "{error}");
         }
-        assert!(
-            check(5_000_000, Some(4_200_000)).unwrap_err().to_string().contains("5.0 MB are to be written, and 4.2 MB")
-        );
+        assert!(check(5_000_000, Some(4_200_000)).unwrap_err().to_string().contains("6.0 MB are needed, and 4.2 MB"));
     }
 
     #[test]

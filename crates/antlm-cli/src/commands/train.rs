@@ -39,6 +39,8 @@ pub fn train(args: &Train, signals: &Signals, out: &mut impl Write) -> Result<()
             // clap asks for both unless --resume is there.
             let (name, folder) = (args.recipe.clone().unwrap_or_default(), args.out.clone().unwrap_or_default());
             let again = if args.other_data { None } else { Recipe::used_by(&name)? };
+            // A run that started anew and now starts from a model is not meant to be the same.
+            let again = again.filter(|used| args.init.is_none() || used.init.is_some());
             let mut recipe = super::recipe(&name, &args.set, args.track.as_deref())?;
             if let Some(seed) = args.seed {
                 recipe.seed = seed;

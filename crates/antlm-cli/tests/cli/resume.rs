@@ -208,6 +208,6 @@ fn trained_again_from_its_recipe() {
         |init: &'static str, out: &'static str| ["train", "on/recipe.toml", "--out", out, "--quiet", "--init", init];
     is_refusal(&on, &antlm(toy.path(), &from("seed", "other")), &["another model to start from", "--init"]);
     is_refusal(&on, &antlm(toy.path(), &from("run", "other")[..5]), &["another model to start from"]);
-    succeeds(toy.path(), &from("run", "on-again"));
+    succeeds(toy.path(), &from("again", "on-again"));
     assert_same(&toy, "on", "on-again");
 }

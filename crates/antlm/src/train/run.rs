@@ -406,7 +406,7 @@ impl Run {
         let Checkpoints { every, keep_every, .. } = self.recipe.checkpoints;
         let due = [every, keep_every].iter().any(|&every| every > 0 && self.step.is_multiple_of(u64::from(every)));
         if step.ends_block {
-            let path = self.save(layout, true)?;
+            let path = self.save(layout, true).map_err(|e| self.full(e))?;
             self.emit(&Event::Checkpoint { step: self.step, path, kept: true }, listener)?;
         } else if due {
             self.save_if_there_is_room(layout, listener)?;
@@ -436,7 +436,7 @@ impl Run {
     /// Saves the run as it is, and gives the error that ends it.
     fn stop(&mut self, layout: &Layout, signal: i32, listener: &mut dyn Listener) -> Result<Error> {
         if self.saved != Some(self.step) {
-            let path = self.save(layout, false)?;
+            let path = self.save(layout, false).map_err(|e| self.full(e))?;
             self.emit(&Event::Checkpoint { step: self.step, path, kept: false }, listener)?;
         }
         self.emit(&Event::Stop { step: self.step, signal }, listener)?;
@@ -542,7 +542,7 @@ impl Run {
     fn save(&mut self, layout: &Layout, kept: bool) -> Result<PathBuf> {
         let state = self.state(layout)?;
         let run = self.folder.path();
-        let path = checkpoint::save(run, &state, self.model.layout(), &self.weights, kept).map_err(|e| self.full(e))?;
+        let path = checkpoint::save(run, &state, self.model.layout(), &self.weights, kept)?;
         self.saved = Some(self.step);
         let Checkpoints { keep_last, keep_every, .. } = self.recipe.checkpoints;
         checkpoint::retain(run, self.step, keep_last, keep_every)?;
