@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM,
                           AutoModelForSequenceClassification, AutoProcessor, AutoTokenizer, pipeline)
 
+torch.set_num_threads(1)  # the models are tiny
 TOLERANCE = 1e-4
 EXPORT, EXPECTED = sys.argv[1], json.load(open(sys.argv[2], encoding="utf-8"))
 MAJOR = int(transformers.__version__.split(".")[0])

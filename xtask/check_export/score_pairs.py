@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
+torch.set_num_threads(1)  # a sentence at a time is too little for several
 ROWS = 64
 EXPORT, PAIRS, OUT, BACKENDS = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4].split(",")
 
@@ -42,8 +43,8 @@ def masked(model, tokenizer, sentence, shift):
         rows = torch.tensor([ids] * len(some))
         for row, k in enumerate(some):
             rows[row, k] = tokenizer.mask_token_id
-        logits = model(input_ids=rows, attention_mask=torch.ones_like(rows)).logits.double()
-        total += sum(logits[row, k - shift].log_softmax(-1)[ids[k]].item() for row, k in enumerate(some))
+        logits = model(input_ids=rows, attention_mask=torch.ones_like(rows)).logits
+        total += sum(logits[row, k - shift].double().log_softmax(-1)[ids[k]].item() for row, k in enumerate(some))
     return total
 
 
