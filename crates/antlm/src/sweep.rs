@@ -128,7 +128,7 @@ impl Sweep {
     /// Reads and checks a sweep: all its recipes are made once.
     ///
     /// # Errors
-    /// [`Error::Data`] with the line, [`Error::Recipe`] or [`Error::Schedule`] for what would not train.
+    /// [`Error::Data`] with the line, [`Error::Recipe`] for what would not train.
     pub fn load(path: &Path) -> Result<Sweep> {
         let text = files::read_text(path, MAX_BYTES)?;
         let mut sweep: Sweep = toml::from_str(&text).map_err(|error: toml::de::Error| {

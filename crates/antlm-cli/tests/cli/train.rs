@@ -63,7 +63,7 @@ fn the_folder_is_as_promised(toy: &Toy, run: &str) {
             "device",
             "hashes",
             "kept",
-            "log_bytes",
+            "log",
             "optimizer_t",
             "position",
             "precision",

@@ -149,11 +149,7 @@ fn recipe_of(from: &Path, config_file: &Path, json: &Value, sizes: &Config) -> R
     let known = file.is_file();
     let mut recipe = if known {
         let text = files::read_text(&file, MAX_RECIPE)?;
-        let recipe = Recipe::from_toml(&text, &file.display().to_string()).map_err(|error| match error {
-            // This one names no file of its own.
-            Error::Schedule { .. } => Error::data(&file, "schedule", short(&error.to_string())),
-            other => other,
-        })?;
+        let recipe = Recipe::from_toml(&text, &file.display().to_string())?;
         let Config { hidden_dropout, attention_dropout, .. } = recipe.model;
         if recipe.model != (Config { hidden_dropout, attention_dropout, ..sizes.clone() }) {
             let what = format!("other sizes than in {CONFIG}; remove this file if that one is right");

@@ -34,7 +34,7 @@ impl Recipe {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Recipe`] with the recipe's name or path and the key, [`Error::Schedule`] with the character,
+    /// [`Error::Recipe`] with the recipe's name or path and the key (and the character of a schedule),
     /// [`Error::Io`] or [`Error::Data`] for an unreadable file, [`Error::Usage`] if there is neither recipe nor file.
     pub fn load(name_or_path: &str, set: &[String]) -> Result<Recipe> {
         if let Some(table) = builtin::table(name_or_path) {
@@ -175,7 +175,12 @@ pub(super) fn finish(mut table: Table, origin: &str, set: &[String]) -> Result<R
         None => return Err(wrong(origin, "version", format!("missing; write `version = {VERSION}`"))),
     }
     if let Some(Value::String(schedule)) = table.get("schedule") {
-        Schedule::parse(schedule)?;
+        Schedule::parse(schedule).map_err(|error| match error {
+            Error::Schedule { text, at, what } => {
+                wrong(origin, "schedule", format!("{text:?}, character {at}: {what}"))
+            }
+            other => other,
+        })?;
     }
     let recipe: Recipe = Value::Table(table).try_into().map_err(|error: toml::de::Error| {
         // The key stands on the second line of the error's text, and nowhere else.

@@ -142,14 +142,6 @@ impl Dataset {
     pub fn hash(&self) -> String {
         hex(&self.shard.key())
     }
-
-    /// Compares the whole file with its checksum; [`open`](Self::open) has done so already unless it is very large.
-    ///
-    /// # Errors
-    /// If the file was damaged.
-    pub fn verify(&self) -> Result<()> {
-        self.shard.verify()
-    }
 }
 
 #[cfg(test)]

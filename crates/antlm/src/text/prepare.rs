@@ -40,7 +40,7 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 pub const SUMMARY_FILE: &str = "prepared.json";
 
 /// Changes whenever the same text and settings come out differently, or the files' format changes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A `prepared.json` larger than this is damaged: 64 MiB, a quarter of a million files.
 const MAX_SUMMARY: u64 = 64 << 20;
@@ -107,6 +107,9 @@ pub struct Progress {
 pub struct Summary {
     /// The version of the folder's format.
     pub version: u32,
+    /// SHA-256 of this file with these digits left out.
+    #[serde(default)]
+    pub sha256: String,
     /// The content key, in hexadecimal.
     pub key: String,
     /// The tokenizer's family.
@@ -128,6 +131,16 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// The text of the file.
+    fn to_json(&self) -> Result<String> {
+        let pretty = |summary: &Summary| {
+            let text = serde_json::to_string_pretty(summary).map_err(|e| Error::Usage(format!("{SUMMARY_FILE}: {e}")));
+            text.map(|text| text + "\n")
+        };
+        let unsealed = pretty(&Summary { sha256: String::new(), ..self.clone() })?;
+        pretty(&Summary { sha256: crate::files::sha256(unsealed.as_bytes()), ..self.clone() })
+    }
+
     /// Raw words of the training text, each document counted once: what the limits of BabyLM's tracks are about.
     pub fn text_words(&self) -> u64 {
         self.sources.iter().map(|source| source.text_words).sum()
@@ -324,6 +337,7 @@ pub fn prepare(
     }
     let summary = Summary {
         version: VERSION,
+        sha256: String::new(),
         key: hex(&key),
         family: options.family,
         vocab_size: tokenizer.vocab_size(),
@@ -334,8 +348,7 @@ pub fn prepare(
         train_files: train_records,
         dev_files: dev_records,
     };
-    let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Usage(format!("{SUMMARY_FILE}: {e}")))?;
-    write_synced(&new.join(SUMMARY_FILE), format!("{text}\n").as_bytes())?;
+    write_synced(&new.join(SUMMARY_FILE), summary.to_json()?.as_bytes())?;
     if (work.cancelled)() {
         return Err(stopped());
     }
@@ -428,9 +441,16 @@ pub fn read_summary(dir: &Path) -> Result<Option<Summary>> {
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    serde_json::from_str(&text).map(Some).map_err(|e| {
-        Error::data(&path, format!("line {}", e.line()), format!("{e}; remove the folder and prepare the text again"))
-    })
+    let damaged = |place: String, what: String| {
+        Error::data(&path, place, format!("{what}; remove the folder and prepare the text again"))
+    };
+    let summary: Summary =
+        serde_json::from_str(&text).map_err(|e| damaged(format!("line {}", e.line()), e.to_string()))?;
+    // Byte by byte what was written; what another version wrote is for the caller.
+    if summary.version == VERSION && summary.to_json()? != text {
+        return Err(damaged("sha256".into(), "its own checksum differs: the file was damaged or changed".into()));
+    }
+    Ok(Some(summary))
 }
 
 /// The files to read, their records, and the key that follows from them and the settings.

@@ -2,7 +2,8 @@
 //! complete or absent; with `ema.safetensors` where the run keeps a moving average of its weights.
 //!
 //! A checkpoint is written into a hidden folder beside its place (`.tmp-step-…`), synced, and renamed. `state.json`
-//! holds the SHA-256 of the other files, so that damage is noticed wherever it comes from.
+//! holds the SHA-256 of the other files, of the log until then and of itself, so that damage is noticed wherever it comes
+//! from.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +12,13 @@ use std::path::{Path, PathBuf};
 use antlm_nn::params::Layout;
 use serde::{Deserialize, Serialize};
 
+use super::events::LogEnd;
 use super::step::Weights;
 use crate::objective::Objective;
 use crate::{Error, Result, files, tensor_file};
 
 /// The version of `state.json` that this build writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Where a run keeps checkpoints under names of their own (`chck_1M`), beside `checkpoints/step-…`.
 pub const MILESTONES: &str = "milestones";
 /// The weights.
@@ -72,8 +74,8 @@ pub struct State {
     /// with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unmeasured: bool,
-    /// Length of `log.jsonl` that belongs to these steps; what is longer is cut off on resume.
-    pub log_bytes: u64,
+    /// The part of `log.jsonl` that belongs to these steps; what is behind is cut off on resume.
+    pub log: LogEnd,
     /// Number format of the products: `f32`.
     pub precision: String,
     /// Where it ran: `cpu`.
@@ -373,6 +375,15 @@ fn read_checked(
 }
 
 fn to_json(envelope: &Envelope, state: &State) -> String {
+    // Its own checksum is that of the text without it.
+    let mut envelope = envelope.clone();
+    envelope.sha256.remove(STATE);
+    let own = files::sha256(merged(&envelope, state).as_bytes());
+    envelope.sha256.insert(STATE.into(), own);
+    merged(&envelope, state)
+}
+
+fn merged(envelope: &Envelope, state: &State) -> String {
     // Both are plain structs with string keys, which serde_json always turns into objects.
     let mut json = serde_json::to_value(envelope).expect("an envelope is JSON");
     let state = serde_json::to_value(state).expect("a state is JSON");
@@ -401,8 +412,12 @@ fn read_json(path: &Path) -> Result<(State, Envelope)> {
         own.extend(json.remove_entry(key));
     }
     let wrong = |e: serde_json::Error| Error::data(&file, "keys", e.to_string());
-    let envelope = serde_json::from_value(own.into()).map_err(wrong)?;
+    let envelope: Envelope = serde_json::from_value(own.into()).map_err(wrong)?;
     let state: State = serde_json::from_value(json.into()).map_err(wrong)?;
+    // Byte by byte what was written.
+    if to_json(&envelope, &state) != text {
+        return Err(Error::data(file, "sha256", "its own checksum differs: the file was damaged or changed"));
+    }
     if step_of(&path.file_name().unwrap_or_default().to_string_lossy()).is_some_and(|step| step != state.step) {
         let what = format!("is {}, but the folder has another number: was it renamed or copied?", state.step);
         return Err(Error::data(file, "step", what));

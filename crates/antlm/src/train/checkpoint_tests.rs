@@ -23,7 +23,7 @@ fn state(step: u64) -> State {
             (Objective::Mlm, Seen { words: 20, targets: 3 }),
         ]),
         unmeasured: true,
-        log_bytes: 99,
+        log: LogEnd { bytes: 99, sha256: files::sha256(b"the log") },
         precision: "f32".into(),
         device: "cpu".into(),
     }
@@ -62,7 +62,7 @@ fn round_trip_is_bit_for_bit() {
     assert_eq!(read_state(&path).unwrap(), (state(120), true));
     // The keys that scripts rely on.
     let json: serde_json::Value = serde_json::from_slice(&fs::read(path.join(STATE)).unwrap()).unwrap();
-    assert_eq!(json["version"], 1);
+    assert_eq!(json["version"], VERSION);
     assert_eq!(json["seen"]["mlm"]["targets"], 3);
     assert_eq!(json["position"], 1017);
     // The Hub's names, and nothing else in the folder.
@@ -220,11 +220,21 @@ fn damage_is_named_and_passed_over() {
     damaged(STATE, |_| Some(vec![b' '; 2_000_000]), &["byte 1000000"]);
     damaged(STATE, |_| Some(b"[1]".to_vec()), &["line 1"]);
     damaged(STATE, |b| Some(b[..b.len() / 2].to_vec()), &["line"]);
-    damaged(STATE, edit("\"version\": 1", "\"version\": 2"), &["version", "is 2"]);
+    damaged(STATE, edit("\"version\": 2", "\"version\": 3"), &["version", "is 3"]);
     damaged(STATE, edit("\"seed\"", "\"sed\""), &["sed"]);
     damaged(STATE, edit("\"step\": 20", "\"step\": -1"), &["-1"]);
-    damaged(STATE, edit("\"step\": 20", "\"step\": 21"), &["step", "is 21"]);
+    damaged(STATE, edit("\"step\": 20", "\"step\": 21"), &["sha256", "damaged or changed"]);
     damaged(STATE, edit("\"kept\": false", "\"kept\": \"no\""), &["boolean"]);
+}
+
+#[test]
+fn a_folder_under_another_number_is_named() {
+    let run = tempfile::tempdir().unwrap();
+    let path = put(run.path(), 20, false);
+    let renamed = path.with_file_name("step-000000021");
+    fs::rename(path, &renamed).unwrap();
+    let error = load(&renamed, &layout()).unwrap_err().to_string();
+    assert!(error.contains("step: is 20") && error.contains("renamed"), "{error}");
 }
 
 /// The average is a file of its own: as exact, as carefully read, and missed where it is wanted.

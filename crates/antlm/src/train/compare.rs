@@ -165,7 +165,7 @@ fn next_step(log: &mut impl Iterator<Item = Result<Event>>) -> Result<Option<(Ob
 
 #[cfg(test)]
 mod tests {
-    use super::super::events::{Listener, LogWriter, Moment};
+    use super::super::events::{Listener, LogEnd, LogWriter, Moment};
     use super::*;
     use crate::recipe::{self, Used};
 
@@ -182,7 +182,7 @@ mod tests {
         });
         std::fs::create_dir_all(folder).unwrap();
         std::fs::write(folder.join(run_folder::RECIPE), recipe.to_toml().unwrap()).unwrap();
-        let mut log = LogWriter::open(&folder.join(run_folder::LOG), 0).unwrap();
+        let mut log = LogWriter::open(&folder.join(run_folder::LOG), &LogEnd::default()).unwrap();
         for (step, &loss) in (1..).zip(losses) {
             let (block, epoch, objective, lr, grad_norm) = (0, 0, Objective::Clm, 0.1, 1.0);
             let (rows, targets, words_seen, backend) = (9, 8, 7, Backend::Causal);

@@ -4,14 +4,15 @@
 //! interrupted and an uninterrupted run; what depends on the day (seconds, saving, stopping) goes to `timing.jsonl`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::objective::{Backend, Objective};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// The version of the events in `log.jsonl`, in its first line.
 pub const VERSION: u32 = 1;
@@ -238,60 +239,87 @@ impl<F: FnMut(&Event) -> Result<()>> Listener for F {
 pub struct LogWriter {
     path: PathBuf,
     file: File,
-    bytes: u64,
+    end: LogEnd,
+    hash: Sha256,
+}
+
+/// Where a log ended when a checkpoint was written: what is in front of it never changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogEnd {
+    /// Bytes of the log until then.
+    pub bytes: u64,
+    /// Their SHA-256 in hexadecimal digits; empty for none.
+    pub sha256: String,
+}
+
+impl LogEnd {
+    /// Whether the log is still what it was there; its hash, which goes on behind.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when the log is shorter than that or has changed, [`Error::Io`] otherwise.
+    pub fn check(&self, path: &Path) -> Result<Sha256> {
+        let mut hash = Sha256::new();
+        if self.bytes == 0 {
+            return Ok(hash);
+        }
+        let mut file = File::open(path).map_err(Error::io(path))?.take(self.bytes);
+        let (mut read, mut buffer) = (0, vec![0; 1 << 16]);
+        loop {
+            match file.read(&mut buffer).map_err(Error::io(path))? {
+                0 => break,
+                n => {
+                    hash.update(&buffer[..n]);
+                    read += n as u64;
+                }
+            }
+        }
+        if read < self.bytes {
+            let what = format!("the log ends here, but the checkpoint was written after byte {}", self.bytes);
+            return Err(Error::data(path, format!("byte {read}"), what));
+        }
+        let found = files::hex(&hash.clone().finalize());
+        if found != self.sha256 {
+            let what = format!(
+                "the SHA-256 of the first {} bytes is {found}, but the checkpoint says {}: the log was damaged or changed, or is \
+                 another run's",
+                self.bytes, self.sha256
+            );
+            return Err(Error::data(path, "sha256", what));
+        }
+        Ok(hash)
+    }
 }
 
 impl LogWriter {
-    /// Opens (or makes) the log and cuts it back to its first `bytes` bytes: 0 for a new run, the checkpoint's
-    /// `log_bytes` on resume.
+    /// Opens (or makes) the log and cuts it back to a checkpoint's end; the default one for a new run.
     ///
     /// # Errors
-    /// [`Error::Data`] when the log is shorter than that or would be cut inside a line, [`Error::Io`] otherwise.
-    pub fn open(path: &Path, bytes: u64) -> Result<LogWriter> {
+    /// As [`LogEnd::check`].
+    pub fn open(path: &Path, end: &LogEnd) -> Result<LogWriter> {
+        let hash = end.check(path)?;
         let mut file = open_log(path)?;
-        let size = file.metadata().map_err(Error::io(path))?.len();
-        if size < bytes {
-            let what = format!("the log ends here, but the checkpoint was written after byte {bytes}");
-            return Err(Error::data(path, format!("byte {size}"), what));
-        }
-        if bytes > 0 {
-            let mut last = [0];
-            file.seek(SeekFrom::Start(bytes - 1)).map_err(Error::io(path))?;
-            std::io::Read::read_exact(&mut file, &mut last).map_err(Error::io(path))?;
-            if last != *b"\n" {
-                let what = "no line ends here, but the checkpoint says so: is it another run's log?";
-                return Err(Error::data(path, format!("byte {bytes}"), what));
-            }
-        }
-        file.set_len(bytes).and_then(|()| file.seek(SeekFrom::End(0))).map_err(Error::io(path))?;
-        Ok(LogWriter { path: path.to_owned(), file, bytes })
+        file.set_len(end.bytes).and_then(|()| file.seek(SeekFrom::End(0))).map_err(Error::io(path))?;
+        Ok(LogWriter { path: path.to_owned(), file, end: end.clone(), hash })
     }
 
-    /// Opens (or makes) the log to write behind what is there.
+    /// Brings everything to the disk and returns where the log ends, for a checkpoint.
     ///
     /// # Errors
     /// [`Error::Io`] with the path.
-    pub fn append(path: &Path) -> Result<LogWriter> {
-        let bytes = path.metadata().map_or(0, |m| m.len());
-        let mut file = open_log(path)?;
-        file.seek(SeekFrom::End(0)).map_err(Error::io(path))?;
-        Ok(LogWriter { path: path.to_owned(), file, bytes })
-    }
-
-    /// Brings everything to the disk and returns the log's length in bytes: a checkpoint's `log_bytes`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] with the path.
-    pub fn sync(&mut self) -> Result<u64> {
+    pub fn sync(&mut self) -> Result<LogEnd> {
         self.file.sync_data().map_err(Error::io(&self.path))?;
-        Ok(self.bytes)
+        self.end.sha256 = files::hex(&self.hash.clone().finalize());
+        Ok(self.end.clone())
     }
 }
 
 impl Listener for LogWriter {
     fn event(&mut self, event: &Event) -> Result<()> {
         if event.is_result() {
-            self.bytes += write_line(&mut self.file, event).map_err(Error::io(&self.path))?;
+            let line = write_line(&mut self.file, event).map_err(Error::io(&self.path))?;
+            self.end.bytes += line.len() as u64;
+            self.hash.update(&line);
         }
         Ok(())
     }
@@ -411,11 +439,12 @@ fn open_log(path: &Path) -> Result<File> {
 }
 
 /// Writes a line, at once, so that a run can be watched, and returns its length in bytes, the line's end included.
-fn write_line(file: &mut impl Write, value: &impl Serialize) -> std::io::Result<u64> {
+/// Writes a value as a line of JSON; the line.
+fn write_line(file: &mut impl Write, value: &impl Serialize) -> std::io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     file.write_all(&line)?;
-    Ok(line.len() as u64)
+    Ok(line)
 }
 
 #[cfg(test)]
@@ -449,16 +478,16 @@ mod tests {
     fn a_resumed_log_has_the_bytes_of_an_uninterrupted_one() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
-        let mut log = LogWriter::open(&whole, 0).unwrap();
+        let mut log = LogWriter::open(&whole, &LogEnd::default()).unwrap();
         for event in [step(1), step(2), saved(2), step(3), Event::End { step: 3, words_seen: 2100 }] {
             log.event(&event).unwrap();
         }
         log.sync().unwrap();
 
-        let mut log = LogWriter::open(&cut, 0).unwrap();
+        let mut log = LogWriter::open(&cut, &LogEnd::default()).unwrap();
         log.event(&step(1)).unwrap();
         log.event(&step(2)).unwrap();
-        let bytes = log.sync().unwrap();
+        let end = log.sync().unwrap();
         for event in [saved(2), step(3), Event::Stop { step: 3, signal: 2 }] {
             log.event(&event).unwrap();
         }
@@ -466,10 +495,10 @@ mod tests {
         std::fs::OpenOptions::new().append(true).open(&cut).unwrap().write_all(b"{\"event\":\"st").unwrap();
         assert_eq!(read(&cut).len(), 3);
 
-        let mut log = LogWriter::open(&cut, bytes).unwrap();
+        let mut log = LogWriter::open(&cut, &end).unwrap();
         log.event(&step(3)).unwrap();
         log.event(&Event::End { step: 3, words_seen: 2100 }).unwrap();
-        assert_eq!(log.sync().unwrap(), std::fs::metadata(&cut).unwrap().len());
+        assert_eq!(log.sync().unwrap().bytes, std::fs::metadata(&cut).unwrap().len());
         drop(log);
         assert_eq!(std::fs::read(&whole).unwrap(), std::fs::read(&cut).unwrap());
         assert_eq!(read(&whole)[1], step(2));
@@ -481,8 +510,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         std::fs::write(&path, "{}\n{}\n").unwrap();
-        for (bytes, expected) in [(7, "byte 6: the log ends here"), (4, "byte 4: no line ends here")] {
-            let error = LogWriter::open(&path, bytes).unwrap_err().to_string();
+        for (bytes, expected) in [(7, "byte 6: the log ends here"), (6, "damaged or changed")] {
+            let end = LogEnd { bytes, sha256: files::sha256(b"{}\n[]\n") };
+            let error = LogWriter::open(&path, &end).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("log.jsonl"), "{error}");
             assert_eq!(std::fs::read(&path).unwrap(), b"{}\n{}\n");
         }

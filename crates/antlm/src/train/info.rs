@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::events::{self, Event, Moment};
 use super::{checkpoint, run_folder};
-use crate::Result;
 use crate::objective::{Backend, Objective};
 use crate::recipe::{Recipe, size};
+use crate::{Error, Result};
 
 /// The state of a run, finished or not.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -74,7 +74,7 @@ pub struct Saved {
 /// Reads what is known of a run. Does not need its lock: a run that goes on can be looked at.
 ///
 /// # Errors
-/// [`crate::Error::Usage`] when the folder is no run's, [`crate::Error::Data`] with the line of a log that is damaged.
+/// [`Error::Usage`] when the folder is no run's, [`Error::Data`] with the place of a log that is damaged.
 pub fn read(run: &Path) -> Result<Info> {
     run_folder::check_run(run)?;
     let log = run.join(run_folder::LOG);
@@ -85,6 +85,7 @@ pub fn read(run: &Path) -> Result<Info> {
             for event in events::read_log(&log, events::open(&log)?) {
                 info.add(event?);
             }
+            info.check(run, &log)?;
         }
     }
     for entry in checkpoint::list(run)? {
@@ -113,6 +114,24 @@ fn imported(run: &Path) -> Option<Info> {
 }
 
 impl Info {
+    /// Whether the log is the one that the newest checkpoint was written with. One that cannot be read is for others to
+    /// say, as is a run without any.
+    fn check(&self, run: &Path, log: &Path) -> Result<()> {
+        let Some(newest) = checkpoint::newest(run)? else { return Ok(()) };
+        let Ok((state, _)) = checkpoint::read_state(&newest.path) else { return Ok(()) };
+        state.log.check(log)?;
+        // Behind the last checkpoint stands the end alone.
+        let words: u64 = state.seen.values().map(|seen| seen.words).sum();
+        if self.finished && (self.step, self.words_seen) != (state.step, words) {
+            let what = format!(
+                "the run ends at step {} with {} words, but the newest checkpoint says {} and {words}: the log was damaged",
+                self.step, self.words_seen, state.step
+            );
+            return Err(Error::data(log, "end", what));
+        }
+        Ok(())
+    }
+
     fn add(&mut self, event: Event) {
         self.step = self.step.max(event.step());
         match event {
@@ -128,7 +147,7 @@ impl Info {
                 let worse_than_unigram = loss > unigram;
                 self.dev.push(DevLoss { step, block, at, backend, loss, worse_than_unigram });
             }
-            Event::End { .. } => self.finished = true,
+            Event::End { step, words_seen } => (self.finished, self.step, self.words_seen) = (true, step, words_seen),
             _ => {}
         }
     }
@@ -136,7 +155,7 @@ impl Info {
 
 #[cfg(test)]
 mod tests {
-    use super::super::events::{Listener, LogWriter};
+    use super::super::events::{Listener, LogEnd, LogWriter};
     use super::*;
     use crate::train::step::Weights;
 
@@ -147,7 +166,7 @@ mod tests {
         std::fs::write(run.path().join(run_folder::RECIPE), "").unwrap();
         assert!(read(run.path()).unwrap_err().to_string().contains("log.jsonl"));
 
-        let mut log = LogWriter::open(&run.path().join(run_folder::LOG), 0).unwrap();
+        let mut log = LogWriter::open(&run.path().join(run_folder::LOG), &LogEnd::default()).unwrap();
         let start = Event::Start {
             version: events::VERSION,
             recipe: "r".into(),

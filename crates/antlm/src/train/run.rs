@@ -10,7 +10,7 @@ use antlm_nn::tape::Pool;
 
 use super::checkpoint::{self, Hashes, Seen, State};
 use super::dev::DevSet;
-use super::events::{self, Event, Listener, LogWriter, Moment, TimingWriter};
+use super::events::{self, Event, Listener, LogEnd, LogWriter, Moment, TimingWriter};
 use super::run_folder::{self, Environment, RunFolder};
 use super::step::{Stepper, Weights};
 use super::trained::Trained;
@@ -116,7 +116,7 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     folder.write(run_folder::RECIPE, text.as_bytes())?;
     let params = init.map_or_else(|| model.init(recipe.seed), |init| init.params);
     let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
-    let run = Run::open(recipe, model, prepared, folder, weights, &text)?;
+    let run = Run::open(recipe, model, prepared, folder, weights, &text, &LogEnd::default())?;
     let room = room(&run.recipe, run.model.layout(), &plan, files::available(run.path()));
     Ok(Run { warnings: budget::note(&plan).into_iter().chain(room).collect(), ..run })
 }
@@ -213,20 +213,20 @@ pub fn resume(out: &Path) -> Result<Run> {
     let Some((saved, warnings)) = found else {
         let params = first_weights(&recipe, &model)?;
         let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
-        return Run::open(recipe, model, prepared, folder, weights, &text);
+        return Run::open(recipe, model, prepared, folder, weights, &text, &LogEnd::default());
     };
     let state = saved.state;
     let averaged = saved.weights.ema.is_some();
-    let mut run = Run::open(recipe, model, prepared, folder, saved.weights, &text)?;
-    if state.hashes != run.hashes || state.seed != run.recipe.seed {
+    // Before the log is cut back.
+    if state.hashes != hashes(&prepared, &text) || state.seed != recipe.seed {
         let what = "belongs to another text, tokenizer, recipe or seed than this run's recipe.toml";
         return Err(Error::data(saved.path.join("state.json"), "hashes", what));
     }
-    if averaged != (run.recipe.optimizer.ema_decay > 0.0) {
+    if averaged != (recipe.optimizer.ema_decay > 0.0) {
         let what = "averaged weights are in one of checkpoint and recipe (optimizer.ema_decay) but not in the other";
         return Err(Error::data(saved.path.join("state.json"), "sha256", what));
     }
-    run.log = LogWriter::open(&out.join(run_folder::LOG), state.log_bytes)?;
+    let mut run = Run::open(recipe, model, prepared, folder, saved.weights, &text, &state.log)?;
     (run.step, run.seen, run.saved) = (state.step, state.seen, Some(state.step));
     run.warnings = warnings.iter().map(Error::to_string).collect();
     (run.resumed, run.unmeasured) = (Some(saved.path), state.unmeasured);
@@ -251,6 +251,15 @@ fn milestones(recipe: &Recipe, prepared: &Prepared, layout: &Layout) -> Result<B
     Ok(reached.into_iter().map(|milestone| (milestone.step, milestone.name)).collect())
 }
 
+/// What a run is made of; `text` is its recipe's.
+fn hashes(prepared: &Prepared, text: &str) -> Hashes {
+    Hashes {
+        data: prepared.train.hash(),
+        tokenizer: prepared.summary.tokenizer_sha256.clone(),
+        recipe: files::sha256(text.as_bytes()),
+    }
+}
+
 impl Run {
     fn open(
         recipe: Recipe,
@@ -259,20 +268,11 @@ impl Run {
         folder: RunFolder,
         weights: Weights,
         text: &str,
+        log: &LogEnd,
     ) -> Result<Run> {
-        let hashes = Hashes {
-            data: prepared.train.hash(),
-            tokenizer: prepared.summary.tokenizer_sha256.clone(),
-            recipe: files::sha256(text.as_bytes()),
-        };
+        let hashes = hashes(&prepared, text);
         let timing = TimingWriter::open(&folder.path().join(run_folder::TIMING))?;
-        // A run that starts anew begins its log anew; `resume` opens the log at the checkpoint's length.
-        let log = folder.path().join(run_folder::LOG);
-        let log = if checkpoint::newest(folder.path())?.is_some() {
-            LogWriter::append(&log)?
-        } else {
-            LogWriter::open(&log, 0)?
-        };
+        let log = LogWriter::open(&folder.path().join(run_folder::LOG), log)?;
         Ok(Run {
             recipe,
             model,
@@ -532,7 +532,7 @@ impl Run {
             position,
             unmeasured: self.unmeasured,
             seen: self.seen.clone(),
-            log_bytes: self.log.sync()?,
+            log: self.log.sync()?,
             precision: "f32".into(),
             device: "cpu".into(),
         })

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::objective::{Backend, Objective};
-use crate::train::events::{LogWriter, Moment};
+use crate::train::events::{LogEnd, LogWriter, Moment};
 
 #[test]
 fn known_checksums() {
@@ -126,7 +126,7 @@ fn expected(events: &[Event]) -> Vec<Found> {
 
 /// A run's log with these events, and what its event file holds once opened.
 fn opened(run: &Path, events: &[Event]) -> Vec<Found> {
-    let mut log = LogWriter::open(&run.join(run_folder::LOG), 0).unwrap();
+    let mut log = LogWriter::open(&run.join(run_folder::LOG), &LogEnd::default()).unwrap();
     events.iter().for_each(|event| log.event(event).unwrap());
     TensorBoard::open(run).unwrap();
     read(run)
@@ -136,7 +136,7 @@ fn opened(run: &Path, events: &[Event]) -> Vec<Found> {
 fn steps_and_dev_losses_are_read_back() {
     let run = tempfile::tempdir().unwrap();
     assert!(!TensorBoard::is_there(run.path()));
-    LogWriter::open(&run.path().join(run_folder::LOG), 0).unwrap();
+    LogWriter::open(&run.path().join(run_folder::LOG), &LogEnd::default()).unwrap();
     let mut board = TensorBoard::open(run.path()).unwrap();
     let all = [dev(0), step(1), step(2), dev(2), Event::End { step: 2, words_seen: 200 }];
     all.iter().for_each(|event| board.event(event).unwrap());

@@ -10,7 +10,7 @@ use crate::objective::Backend;
 use crate::recipe::Recipe;
 use crate::text::prepare;
 use crate::text::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Which numbers of a checkpoint are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct Trained {
 /// average that was asked for.
 pub fn open(path: &Path, weights: Weights) -> Result<Trained> {
     let (run, one) = locate(path)?;
-    let (recipe, _) = Recipe::read(&run.join(run_folder::RECIPE))?;
+    let (recipe, text) = Recipe::read(&run.join(run_folder::RECIPE))?;
     let checkpoint = match one {
         Some(folder) => folder,
         // A damaged newest checkpoint is an error here: an older model would answer with other numbers.
@@ -72,6 +72,18 @@ pub fn open(path: &Path, weights: Weights) -> Result<Trained> {
         Weights::Last => checkpoint::load_weights(&checkpoint, model.layout())?,
         Weights::Average => checkpoint::load_ema(&checkpoint, model.layout())?,
     };
+    // What belongs together: the run's recipe and tokenizer are those that the checkpoint was written with.
+    let file = run.join(run_folder::RECIPE);
+    for (path, found, expected) in [
+        (&file, files::sha256(text.as_bytes()), &state.hashes.recipe),
+        (&tokenizer_file, files::sha256_file(&tokenizer_file)?, &state.hashes.tokenizer),
+    ] {
+        if found != *expected {
+            let place = checkpoint.display();
+            let what = format!("is {found}, but {place} was written with {expected}: it was damaged or changed");
+            return Err(Error::data(path, "sha256", what));
+        }
+    }
     Ok(Trained { run, checkpoint, recipe, model, tokenizer, state, params })
 }
 

@@ -184,7 +184,9 @@ fn wrong_values_name_recipe_and_key() {
         assert!(error.contains(what), "{assignment}: {error}");
     }
     match Recipe::load("ltg-bert-tiny", &set(&["schedule=1 clm + 1 nsp"])) {
-        Err(Error::Schedule { at, .. }) => assert_eq!(at, 11),
+        Err(Error::Recipe { place, what, .. }) => {
+            assert!(place == "schedule" && what.contains("character 11: "), "{what}")
+        }
         other => panic!("{other:?}"),
     }
 }
