@@ -6,11 +6,13 @@ mod check_export;
 mod dev_table;
 mod floors;
 mod licences;
+mod mutations;
 mod readme;
 mod recipe_reference;
 mod release;
 mod sizes;
 mod texts;
+mod torture;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -58,6 +60,7 @@ enum Chore {
     BenchScore(bench_score::Options),
     DevTable(dev_table::Options),
     CheckExport(check_export::Options),
+    Torture(torture::Options),
 }
 
 fn main() -> ExitCode {
@@ -96,6 +99,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Bench(options) => bench::run(&root, &options),
         Chore::BenchScore(options) => bench_score::run(&root, &options),
         Chore::CheckExport(options) => check_export::run(&root, &options),
+        Chore::Torture(options) => torture::run(&root, &options),
         Chore::DevTable(options) => dev_table::run(&root, &options),
     }
 }
