@@ -24,7 +24,8 @@ def passes(sentences, backend, rows):
     copies = {}
     for ids in sentences:
         if backend == "causal":
-            copies.setdefault(len(ids), []).append((ids, [(k - 1, ids[k]) for k in range(1, len(ids))]))
+            # The last token is only asked for.
+            copies.setdefault(len(ids) - 1, []).append((ids[:-1], [(k - 1, ids[k]) for k in range(1, len(ids))]))
             continue
         for k in range(1, len(ids)):
             masked = ids[:k] + [MASK] + ids[k + 1:]

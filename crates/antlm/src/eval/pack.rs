@@ -1,7 +1,7 @@
 //! Requests for log-probabilities, packed into forward passes without padding.
 //!
 //! `causal`: sentences are sorted, so that those which begin alike follow each other, and a row that several share is
-//! computed once. `mlm` and `mntp`: a copy of the sentence for every token asked for, masked there; copies that are the
+//! computed once; what stands behind the last row that is read is left out. `mlm` and `mntp`: a copy of the sentence for every token asked for, masked there; copies that are the
 //! same (two sentences that differ in this very token) are one.
 
 use std::collections::HashMap;
@@ -58,6 +58,11 @@ pub(super) fn batches(requests: &[Request], backend: Backend, most: usize) -> Bo
     }
 }
 
+/// How many rows a request needs when it is read from the left: the last token that is asked for is never fed.
+fn needed(request: &Request) -> usize {
+    request.scored.iter().max().map_or(0, |&place| place as usize)
+}
+
 /// How many tokens two sentences have in common from the left.
 fn common(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
@@ -69,14 +74,17 @@ fn causal_batches(requests: &[Request], most: usize) -> impl Iterator<Item = Pac
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at;
-        let mut rows = 0;
+        // Rows so far, and how many of the previous sentence's places have one.
+        let (mut rows, mut has) = (0, 0);
         while at < order.len() {
-            let ids = &requests[order[at] as usize].ids;
-            let known = if at == start { 0 } else { common(&requests[order[at - 1] as usize].ids, ids) };
-            if at > start && rows + ids.len() - known > most {
+            let request = &requests[order[at] as usize];
+            let same = if at == start { 0 } else { common(&requests[order[at - 1] as usize].ids, &request.ids) };
+            has = same.min(has);
+            let new = needed(request).saturating_sub(has);
+            if at > start && rows + new > most {
                 break;
             }
-            rows += ids.len() - known;
+            (rows, has) = (rows + new, has + new);
             at += 1;
         }
         (at > start).then(|| causal(requests, &order[start..at]))
@@ -87,22 +95,22 @@ fn causal_batches(requests: &[Request], most: usize) -> impl Iterator<Item = Pac
 fn causal(requests: &[Request], order: &[u32]) -> Packed {
     let (mut ids, mut kept, mut spread, mut bounds) = (Vec::new(), Vec::new(), Vec::new(), vec![0]);
     let (mut picked, mut targets, mut answers) = (Vec::new(), Vec::new(), Vec::new());
-    // The previous sentence, and for each of its places: its row, and the target that was asked for there.
+    // The previous sentence, and for each of its places: its row, if it has one, and the target that was asked for there.
     let mut before: &[u32] = &[];
     let (mut row_of, mut asked): (Vec<u32>, Vec<Option<u32>>) = (Vec::new(), Vec::new());
     let mut worth = 0;
     for &number in order {
         let request = &requests[number as usize];
-        let same = common(before, &request.ids);
+        let (same, needed) = (common(before, &request.ids), needed(request));
         row_of.truncate(same);
         asked.truncate(same);
-        for &id in &request.ids[same..] {
+        asked.resize(request.ids.len(), None);
+        for &id in request.ids.iter().take(needed).skip(row_of.len()) {
             kept.push((spread.len() + row_of.len()) as u32);
             row_of.push(ids.len() as u32);
-            asked.push(None);
             ids.push(id);
         }
-        spread.extend(&row_of);
+        spread.extend(row_of.iter().take(needed));
         bounds.push(spread.len() as u32);
         for (slot, &place) in request.scored.iter().enumerate() {
             let target = *asked[place as usize].get_or_insert_with(|| {

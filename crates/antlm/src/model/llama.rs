@@ -87,12 +87,16 @@ impl Llama {
             Attention { heads: c.heads, scale: 1.0 / (width as f32).sqrt(), causal: rows.causal, drop: None };
 
         let mut x = tape.embedding(&rows.ids, self.embed)?; // [n, d]
-        for layer in &self.layers {
+        for (l, layer) in self.layers.iter().enumerate() {
             let mark = tape.mark();
             let y = tape.rms_norm(x, layer.input_norm, eps)?;
             let qkv = tape.linear(y, layer.qkv, None, None)?; // [n, 3 d]
             let qkv = tape.rope(qkv, &table, c.heads, &positions)?;
-            let o = rows.attend(tape, qkv, None, &attention)?;
+            let mut o = rows.attend(tape, qkv, None, &attention)?;
+            // Behind the last attention no row looks at another: only rows with a target are needed, [m, d] each.
+            if l + 1 == self.layers.len() {
+                (o, x) = (tape.gather(o, &rows.picked)?, tape.gather(x, &rows.picked)?);
+            }
             x = tape.linear(o, layer.out, None, Some(x))?;
             let y = tape.rms_norm(x, layer.post_norm, eps)?;
             let gate_up = tape.linear(y, layer.gate_up, None, None)?; // [n, 2 I]
@@ -100,7 +104,6 @@ impl Llama {
             x = tape.linear(z, layer.down, None, Some(x))?;
             tape.release(mark, x);
         }
-        let x = tape.gather(x, &rows.picked)?; // [m, d]
         tape.rms_norm(x, self.norm, eps)
     }
 

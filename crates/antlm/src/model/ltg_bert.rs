@@ -91,6 +91,7 @@ impl LtgBert {
         let eps = c.norm_eps as f32;
         let plain = Norm { eps, ..Norm::default() };
         let step = || DropRows::From(rows.first);
+        let picked = || DropRows::Picked(rows.first, rows.picked.clone());
         let hidden_drop = |site, rows| Some(Drop { site, p: c.hidden_dropout, rows });
         let attention_drop = |site, rows| Drop { site, p: c.attention_dropout, rows };
 
@@ -111,19 +112,24 @@ impl LtgBert {
                 causal: rows.causal,
                 drop: Some(attention_drop(site + 1, step())),
             };
-            let o = rows.attend(tape, qkv, Some(positions), &attention)?;
+            let mut o = rows.attend(tape, qkv, Some(positions), &attention)?;
+            // Behind the last attention no row looks at another: only rows with a target are needed, [m, d] each.
+            let last = l + 1 == self.layers.len();
+            if last {
+                (o, x) = (tape.gather(o, &rows.picked)?, tape.gather(x, &rows.picked)?);
+            }
+            let places = || if last { picked() } else { step() };
             let o = tape.linear(o, layer.out.0, Some(layer.out.1), None)?;
-            let drop = Some(attention_drop(site + 2, step()));
+            let drop = Some(attention_drop(site + 2, places()));
             x = tape.layer_norm(o, &Norm { affine: Some(layer.post_norm), drop, residual: Some(x), eps })?;
             let y = tape.layer_norm(x, &plain)?;
             let ug = tape.linear(y, layer.up, None, None)?; // [n, 2 I]
             let z = tape.geglu_norm(ug, eps)?; // [n, I]
             let z = tape.linear(z, layer.down, None, None)?;
-            x = tape.dropout(z, &Drop { site: site + 3, p: c.hidden_dropout, rows: step() }, Some(x))?;
+            x = tape.dropout(z, &Drop { site: site + 3, p: c.hidden_dropout, rows: places() }, Some(x))?;
             tape.release(mark, x);
         }
-        // The head runs on rows with a target only.
-        tape.gather(x, &rows.picked)
+        Ok(x)
     }
 
     pub(super) fn hidden(&self, tape: &mut Tape<'_>, rows: &Rows) -> Result<Act> {
