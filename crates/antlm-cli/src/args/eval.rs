@@ -22,7 +22,7 @@ Examples:
   antlm eval runs/first --data evaluation_data --tasks blimp --items items.jsonl
 
 DIR is the organisers' evaluation_data, or holds some of its folders: blimp_filtered, supplement_filtered, ewok_filtered,
-entity_tracking, comps, wug_adj_nominalization, wug_past_tense, reading; also blimp_nl, zhoblimp, multiblimp; or it is a
+entity_tracking, comps, wug_adj_nominalization, wug_past_tense, reading, cdi_childes; also blimp_nl, zhoblimp, multiblimp; or it is a
 folder of .jsonl files with `sentence_good` and `sentence_bad`, as `antlm sample-pairs` writes them (task `pairs`). What is
 missing is named, with where to get it; nothing is filled in.
 
@@ -32,13 +32,15 @@ A model is read by every backend it was trained for. Protocols give different nu
   lm-eval  opening mark, a space and the text; the sum
 All texts of equal score count as right, as in the official scripts, and are counted as ties. A score is the mean of the
 paradigms' per cent; of WUG 100 times Spearman's correlation; of reading the per cent of the unexplained variance that
-surprisal explains (mean of eye tracking and self-paced reading).
+surprisal explains (mean of eye tracking and self-paced reading). The age of acquisition (aoa) has of each checkpoint the
+mean surprisal of its words in nats; of three checkpoints on (--checkpoints milestones), and with cdi_human.csv beside its
+words, it has 100 times the correlation of when the model and when children learnt them.
 
 Results are kept in RUN/results/ and used again as long as model, data and settings are the same (--again: not).
 --json prints a line for each result: the file's content. --items writes a line for each item:
   {\"checkpoint\":…,\"task\":…,\"backend\":…,\"protocol\":…,\"id\":…,\"uid\":…,\"groups\":{…},\"logprobs\":[good,bad],
     \"winner\":0,\"tie\":false,\"candidates\":[{\"text\":…,\"logprob\":…,\"tokens\":[…],\"logprobs\":[…]},…]}
-or, of reading times, {…,\"id\":…,\"before\":…,\"word\":…,\"surprisal\":…,\"previous\":…}; log-probabilities in nats.")]
+or, of reading times and aoa, {…,\"id\":…,\"before\":…,\"word\":…,\"surprisal\":…}; log-probabilities in nats.")]
 pub struct Eval {
     /// Runs, or checkpoints of runs
     #[arg(value_name = "RUN", required = true)]
@@ -220,7 +222,7 @@ RESULTS/NAME/all_full_preds_and_fast_scores_BACKEND.json. Before that it checks 
   the full sets on the last checkpoint       antlm eval RUN --data DIR --backend BACKEND
   the short sets on every milestone          antlm eval RUN --data DIR --backend BACKEND --set fast --checkpoints milestones
   seven fine-tuned tasks                     antlm finetune RUN --task all --data DIR --preset 2026
-  surprisals for the age of acquisition      --aoa FILE, made by the organisers' script
+  surprisals for the age of acquisition      antlm eval RUN --data DIR --tasks aoa --backend BACKEND --checkpoints milestones
 What is missing is listed with the command that makes it, and nothing is written; with --partial the tree is written
 without the collated file. --data must be what was evaluated on.
 
@@ -244,9 +246,6 @@ pub struct Submit {
     /// The folder of results
     #[arg(long, value_name = "RESULTS", default_value = "results")]
     pub out: PathBuf,
-    /// Surprisals for the age of acquisition (surprisal.json)
-    #[arg(long, value_name = "FILE")]
-    pub aoa: Option<PathBuf>,
     /// The year's rules; those of 2025 and 2026 are the same
     #[arg(long, value_name = "YEAR", default_value = "2026", value_parser = ["2025", "2026"])]
     pub preset: String,

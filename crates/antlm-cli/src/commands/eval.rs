@@ -72,6 +72,52 @@ pub fn evaluate(args: &Eval, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
     if !args.json {
         show(args, &outcomes, out)?;
     }
+    acquisition(args, &data, &outcomes, out)
+}
+
+/// When words were learnt, of each run and backend.
+fn acquisition(args: &Eval, data: &[Data], outcomes: &[(PathBuf, Outcome)], out: &mut impl Write) -> Result<()> {
+    let Some(data) = data.iter().find(|data| data.task == Task::Aoa) else { return Ok(()) };
+    let mut groups: Vec<(&PathBuf, Backend, Vec<&TaskResult>)> = Vec::new();
+    for (run, Outcome { result, .. }) in outcomes {
+        let (Some(backend), true) = (result.backend, result.task == data.task.name()) else { continue };
+        match groups.iter_mut().find(|(of, by, _)| *of == run && *by == backend) {
+            Some((_, _, results)) => results.push(result),
+            None => groups.push((run, backend, vec![result])),
+        }
+    }
+    for (run, backend, results) in groups {
+        let Some(found) = evaluate::acquisition(data, &results)? else {
+            if !args.quiet {
+                eprintln!(
+                    "antlm: note: {}: when words were learnt needs three checkpoints (--checkpoints milestones) and \
+                     cdi_human.csv beside the words",
+                    run.display()
+                );
+            }
+            continue;
+        };
+        let (score, n) = (100.0 * found.correlation, found.words.len());
+        if args.json {
+            let words: Vec<_> = found
+                .words
+                .iter()
+                .map(|(word, age, learnt)| serde_json::json!({"word": word, "months": age, "log10_words": learnt}))
+                .collect();
+            let line = serde_json::json!({
+                "run": run.display().to_string(), "task": data.task, "backend": backend, "protocol": args.protocol,
+                "metric": "pearson", "score": score, "n": n, "checkpoints": results.len(), "words": words,
+            });
+            writeln!(out, "{line}")?;
+        } else {
+            writeln!(
+                out,
+                "{}: age of acquisition by {backend}: {score:.2} (100 r over {n} words that both learnt, {} checkpoints)",
+                run.display(),
+                results.len()
+            )?;
+        }
+    }
     Ok(())
 }
 
@@ -109,6 +155,7 @@ fn read(args: &Eval, options: &Options) -> Result<Vec<Data>> {
         }
         // Of other languages and of one's own pairs nobody misses anything.
         missing.retain(|task| !matches!(task, Task::BlimpNl | Task::Zhoblimp | Task::Multiblimp | Task::Pairs));
+        missing.retain(|&task| find::exists(task, options.set));
         let official = data.iter().any(|data| data.task != Task::Pairs);
         for task in missing.iter().filter(|_| official) {
             eprintln!("antlm: note: no data of {task}: {}", find::source(*task));

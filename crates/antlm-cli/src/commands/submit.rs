@@ -19,7 +19,6 @@ pub fn run(args: &Submit, out: &mut impl Write) -> Result<()> {
         track: args.track.into(),
         name: args.name.clone(),
         out: args.out.clone(),
-        aoa: args.aoa.clone(),
         partial: args.partial,
     };
     let mut tell = |what: &str| {

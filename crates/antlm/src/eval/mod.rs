@@ -10,6 +10,7 @@ pub mod pack;
 pub mod results;
 pub mod sampling;
 pub mod score;
+pub mod sigmoid;
 pub mod stats;
 pub mod submit;
 pub mod submit_sizes;

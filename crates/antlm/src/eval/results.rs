@@ -64,9 +64,10 @@ pub struct TaskResult {
     pub data: String,
     /// Whatever else decides the numbers: learning rate, head, … (fine-tuning), version of the scoring code.
     pub settings: BTreeMap<String, String>,
-    /// What `score` is: `accuracy`, `mcc`, `f1`, `spearman`, `delta-r2`, `pearson`.
+    /// What `score` is: `accuracy`, `mcc`, `f1`, `spearman`, `delta-r2`; `surprisal` (aoa).
     pub metric: String,
-    /// The number that a table shows, times 100 (so an accuracy is a percentage, a correlation lies in -100..100).
+    /// The number that a table shows, times 100 (so an accuracy is a percentage, a correlation lies in -100..100); a
+    /// surprisal is in nats.
     pub score: f64,
     /// Items scored.
     pub n: u64,
@@ -74,7 +75,7 @@ pub struct TaskResult {
     /// and so does `score`.
     pub ties: u64,
     /// Scores of parts, by kind of part, then by name: `uid`, `field`, `phenomenon` for BLiMP; `domain` for EWoK;
-    /// `split` for entity tracking; `measure` for reading; `metric` for the other metrics of a fine-tuning.
+    /// `split` for entity tracking; `measure` for reading; `word` for aoa; `metric` for the other metrics of a fine-tuning.
     pub parts: BTreeMap<String, BTreeMap<String, Part>>,
     /// For a paired bootstrap: of every UID (or data file) one character an item in file order: `1` the right candidate
     /// has the highest log-probability, `0` another has, `=` a tie of the right one with another (counts as right).
@@ -83,7 +84,7 @@ pub struct TaskResult {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub chosen: BTreeMap<String, String>,
     /// Of tasks whose items have numbers: those numbers in file order, by name. `probability` (wug-*: of the first
-    /// candidate) and `human`; `surprisal`, `previous` (reading); `prediction` and `label` (fine-tuning: class ids); not of
+    /// candidate) and `human`; `surprisal`, `previous` (reading); `surprisal` (aoa: word by word, its contexts in order); `prediction` and `label` (fine-tuning: class ids); not of
     /// items `by_epoch` (fine-tuning: what chose the epoch, after each, times 100; the first of the highest was chosen).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: BTreeMap<String, Vec<f64>>,

@@ -14,9 +14,9 @@ use serde_json::Value;
 use crate::eval::results::{Set, TaskResult};
 use crate::eval::submit_sizes::{self, Sizes};
 use crate::eval::zeroshot::items::{self, Item};
-use crate::eval::zeroshot::{Task, find};
+use crate::eval::zeroshot::{Task, aoa, find};
 use crate::objective::Backend;
-use crate::recipe::Milestones;
+use crate::recipe::{Milestones, mark};
 use crate::train::checkpoint::{self, MILESTONES};
 use crate::train::trained::{self, Which};
 use crate::{Error, Result, files};
@@ -25,8 +25,6 @@ use crate::{Error, Result, files};
 pub const PRESET: &str = "2026";
 /// The seed of the official fine-tuning.
 const SEED: u64 = 42;
-/// A file of surprisals for the age of acquisition has some 20 MB.
-const MOST_AOA: u64 = 1 << 30;
 /// The tasks of the full sets, in the order of the collated file; those of the short sets are the same but for COMPS.
 const TASKS: [Task; 8] = [
     Task::Blimp,
@@ -73,8 +71,6 @@ pub struct Options {
     pub name: String,
     /// The folder of all submissions.
     pub out: PathBuf,
-    /// Surprisals for the age of acquisition.
-    pub aoa: Option<PathBuf>,
     /// Write what is there, even if something is missing; then there is no collated file.
     pub partial: bool,
 }
@@ -186,6 +182,11 @@ impl Work<'_> {
         format!("antlm eval {} --data {} --tasks {tasks} --backend {backend}{more}", run.display(), data.display())
     }
 
+    /// Whether the run has a milestone.
+    fn milestone(&self, name: &str) -> bool {
+        self.options.run.join(MILESTONES).join(name).join(checkpoint::MODEL).is_file()
+    }
+
     /// A task's data, read as `antlm eval` reads it.
     fn source(&mut self, task: Task, set: Set) -> Result<Option<Source>> {
         let Some(found) = find::find(&self.options.data, task, set)? else {
@@ -251,8 +252,7 @@ impl Work<'_> {
     fn fast(&mut self, tell: &mut dyn FnMut(&str) -> Result<()>) -> Result<String> {
         let names = self.options.track.milestones().names();
         let folder = self.options.run.join(MILESTONES);
-        let there = |name: &&String| folder.join(name).join(checkpoint::MODEL).is_file();
-        let (present, absent): (Vec<&String>, Vec<&String>) = names.iter().partition(there);
+        let (present, absent): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| self.milestone(name));
         if !absent.is_empty() {
             let what = format!(
                 "{}: {} of {} milestones are not there: {}",
@@ -347,45 +347,73 @@ impl Work<'_> {
         Ok(all.join(", "))
     }
 
-    /// Surprisals for the age of acquisition, as they were given.
+    /// Surprisals for the age of acquisition, of every milestone.
     fn aoa(&mut self, tell: &mut dyn FnMut(&str) -> Result<()>) -> Result<String> {
-        let Some(path) = &self.options.aoa else {
-            let to_do = "antlm does not make it yet: give the surprisal.json of the official scripts (AoA_word) with --aoa FILE";
-            self.problem("age of acquisition: no surprisals".into(), to_do.into());
+        let task = Task::Aoa;
+        tell(&format!("{task}: reading data and results"))?;
+        let Options { run, data, backend, .. } = self.options;
+        let Some(found) = find::find(data, task, Set::Full)? else {
+            self.problem(format!("{task}: no data in {}", data.display()), find::source(task).into());
             return Ok(String::new());
         };
-        tell("age of acquisition: reading surprisals")?;
-        let text = files::read_text(path, MOST_AOA)?;
-        let wrong = |e: serde_json::Error| {
-            Error::data(path, format!("line {}, column {}", e.line(), e.column()), e.to_string())
-        };
-        let value: Value = serde_json::from_str(&text).map_err(wrong)?;
-        let Some(rows) = value.get("results").and_then(Value::as_array) else {
-            return Err(Error::data(path, "top level", "no list \"results\""));
-        };
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for row in rows {
-            *counts.entry(row.get("step").and_then(Value::as_str).unwrap_or("no step")).or_default() += 1;
+        let source = Source { task, hash: items::hash(&found.files)?, items: Vec::new() };
+        let words = aoa::read(&found.files[0], None)?;
+        let contexts: usize = words.iter().map(|word| word.contexts.len()).sum();
+        if contexts != submit_sizes::AOA {
+            let what = format!("{task}: {contexts} contexts, and must have {}", submit_sizes::AOA);
+            self.problem(what, find::source(task).into());
         }
-        let must = self.options.track.milestones().names();
-        let mut problems = Vec::new();
-        for name in &must {
-            let has = counts.get(&name[..]).copied().unwrap_or(0);
-            if has != submit_sizes::AOA {
-                problems.push(format!("{name} has {has} rows, and must have {}", submit_sizes::AOA));
+        let mut lacking: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        let (mut rows, mut steps) = (Vec::new(), 0);
+        let names = self.options.track.milestones().names();
+        // Milestones that are not there are named with the short sets.
+        for name in names.iter().filter(|name| self.milestone(name)) {
+            let folder = run.join(MILESTONES).join(name);
+            let weights = files::sha256_file(&folder.join(checkpoint::MODEL))?;
+            let result = match self.result(&folder, &weights, &source, Set::Full)? {
+                Ok(result) => result,
+                Err(why) => {
+                    lacking.entry(why).or_default().push(name.clone());
+                    continue;
+                }
+            };
+            let surprisals = result.values.get("surprisal").map_or(&[][..], |all| &all[..]);
+            if surprisals.len() != contexts {
+                lacking.entry("not all contexts").or_default().push(name.clone());
+                continue;
+            }
+            steps += 1;
+            let all = words.iter().flat_map(|word| word.contexts.iter().enumerate().map(move |(n, c)| (word, n, c)));
+            for ((word, number, context), surprisal) in all.zip(surprisals) {
+                let seen = mark(name).unwrap_or(result.checkpoint.words);
+                rows.push(format!(
+                    "{{\"step\": {}, \"word_count\": {seen}, \"target_word\": {}, \"context_id\": {number}, \"context\": {}, \
+                     \"surprisal\": {surprisal}}}",
+                    Value::from(&name[..]),
+                    Value::from(&word.word[..]),
+                    Value::from(&context[..])
+                ));
             }
         }
-        problems.extend(
-            counts.keys().filter(|name| !must.iter().any(|m| m == *name)).map(|name| format!("{name} is no milestone")),
-        );
-        if !problems.is_empty() {
-            let to_do = format!("make {} again, on the milestones of this track", path.display());
-            self.problem(format!("age of acquisition: {}", problems.join("; ")), to_do);
+        for (why, milestones) in lacking {
+            let what = format!("{task}: {why} of {}", list(&milestones.iter().collect::<Vec<_>>()));
+            let (run, data) = (run.display(), data.display());
+            let to_do =
+                format!("antlm eval {run} --data {data} --tasks {task} --backend {backend} --checkpoints milestones");
+            self.problem(what, to_do);
         }
-        let backend = self.options.backend.to_string();
-        let place = ["main", "zero_shot", &backend, "AoA_word", "surprisal.json"].iter().collect();
-        let text = text.trim().to_owned();
-        self.files.push((place, text.clone()));
+        let text = format!(
+            "{{\"metadata\": {{\"model_name\": {}, \"use_bos_only\": false, \"total_steps\": {}, \"completed_steps\": \
+             {steps}}}, \"results\": [{}]}}",
+            Value::from(&self.options.name[..]),
+            names.len(),
+            rows.join(", ")
+        );
+        if steps > 0 {
+            let backend = backend.to_string();
+            let place = ["main", "zero_shot", &backend, "AoA_word", "surprisal.json"].iter().collect();
+            self.files.push((place, text.clone()));
+        }
         Ok(text)
     }
 }
@@ -402,6 +430,8 @@ fn official(task: Task) -> (&'static str, (&'static str, &'static str, &'static 
         Task::Comps => ("comps", ("comps", "comps", "comps")),
         // It has no folder for a dataset.
         Task::Reading => ("reading", ("reading", "", "")),
+        // Made apart from the others.
+        Task::Aoa => ("aoa", ("AoA_word", "", "")),
         // No submission has them.
         Task::BlimpNl | Task::Zhoblimp | Task::Multiblimp | Task::Pairs => (task.name(), (task.name(), "", "")),
     }

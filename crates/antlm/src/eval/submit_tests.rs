@@ -42,7 +42,6 @@ impl Toy {
             track: Track::StrictSmall,
             name: "antlm-tiny".into(),
             out: self.path("out"),
-            aoa: None,
             partial: false,
         }
     }
@@ -138,6 +137,21 @@ impl Toy {
         }
     }
 
+    /// Words with so many contexts in all, and the surprisals of these checkpoints.
+    fn aoa(&self, contexts: usize, checkpoints: &[(&str, &str)]) {
+        let all: Vec<String> = (0..contexts).map(|i| format!("{{\"context\": \"see the \\\"{i}\"}}")).collect();
+        let file = "data/full_eval/cdi_childes/cdi_childes.json";
+        self.put(file, &format!("{{\"ball\": [{}], \"dog\": [{}]}}\n", all[..2].join(", "), all[2..].join(", ")));
+        for (checkpoint, weights) in checkpoints {
+            let mut result = TaskResult::new(Task::Aoa.name(), PRESET);
+            (result.backend, result.data) = (Some(Backend::Mlm), items::hash(&[self.path(file)]).unwrap());
+            result.checkpoint.name = (*checkpoint).to_owned();
+            result.checkpoint.weights = files::sha256(weights.as_bytes());
+            result.values.insert("surprisal".into(), vec![1.25; contexts]);
+            result.write(&result.path(&self.path("run"))).unwrap();
+        }
+    }
+
     fn glue(&self, task: &str, n: usize) {
         let mut result = TaskResult::new(task, PRESET);
         result.checkpoint.name = LAST.0.into();
@@ -174,10 +188,8 @@ fn whole() -> (Toy, Options) {
         }
     }
     submit_sizes::GLUE.into_iter().for_each(|(task, n)| toy.glue(task, n));
-    let rows =
-        milestones.iter().flat_map(|name| std::iter::repeat_n(format!("{{\"step\": \"{name}\"}}"), submit_sizes::AOA));
-    toy.put("aoa.json", &format!("{{\"results\": [{}]}}\n", rows.collect::<Vec<_>>().join(",")));
-    let options = Options { aoa: Some(toy.path("aoa.json")), ..toy.options() };
+    toy.aoa(submit_sizes::AOA, &each);
+    let options = toy.options();
     (toy, options)
 }
 
@@ -231,11 +243,17 @@ fn a_whole_submission() {
     assert_eq!(tree["hypernym"]["predictions"].as_array().unwrap().len(), 50);
     assert_eq!(json(&read("main/finetune/mnli/predictions.json"))["mnli"], collated["glue"]["mnli"]);
 
-    // One milestone evaluated with other weights, a task fine-tuned on too little, AoA of one row too many.
+    // Of acquisition every context of every milestone.
+    let rows = collated["aoa"]["results"].as_array().unwrap();
+    assert_eq!(rows.len(), 19 * submit_sizes::AOA);
+    let row = r#"{"context":"see the \"1","context_id":1,"step":"chck_2M","surprisal":1.25,"target_word":"ball","word_count":2000000}"#;
+    assert_eq!(rows[submit_sizes::AOA + 1].to_string(), row);
+    assert_eq!(json(&read("main/zero_shot/mlm/AoA_word/surprisal.json")), collated["aoa"]);
+
+    // One milestone evaluated with other weights, a task fine-tuned on too little, acquisition of one context too many.
     toy.put("run/milestones/chck_7M/model.safetensors", "other");
     toy.glue("rte", 138);
-    let rows = fs::read_to_string(toy.path("aoa.json")).unwrap().replacen('[', "[{\"step\": \"chck_5M\"},", 1);
-    toy.put("aoa.json", &rows);
+    toy.aoa(submit_sizes::AOA + 1, &[("chck_5M", "chck_5M")]);
     let report = toy.submit(&options);
     assert!(report.written.is_empty() && report.collated.is_none());
     let text: String = report.problems.iter().map(|p| format!("{} -> {}\n", p.what, p.to_do)).collect();
@@ -243,11 +261,13 @@ fn a_whole_submission() {
         "blimp (short set): evaluated with other weights of chck_7M -> antlm eval",
         "--set fast --checkpoints milestones",
         "rte: 138 predictions, and must have 139 -> antlm finetune",
-        "chck_5M has 8006 rows, and must have 8005",
+        "aoa: 8006 contexts, and must have 8005",
+        "aoa: evaluated on other data of chck_1M, chck_2M",
+        "--tasks aoa --backend mlm --checkpoints milestones",
     ] {
         assert!(text.contains(words), "{text}");
     }
-    assert_eq!(report.problems.len(), 7 + 2, "{text}");
+    assert_eq!(report.problems.len(), 7 + 1 + 3, "{text}");
 }
 
 #[test]
@@ -266,7 +286,7 @@ fn all_that_is_missing_is_listed_and_nothing_is_written() {
         "checkpoints.milestones=babylm-strict-small",
         "ewok-core",
         "mnli: not fine-tuned with seed 42",
-        "--aoa FILE",
+        "aoa: no data in",
     ] {
         assert!(text.contains(words), "{words}:\n{text}");
     }
@@ -295,7 +315,4 @@ fn names_that_would_be_cut_are_refused() {
         let error = submit(&Options { name: name.into(), ..toy.options() }, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
-    toy.put("aoa.json", "[]");
-    let error = submit(&Options { aoa: Some(toy.path("aoa.json")), ..toy.options() }, &mut |_| Ok(())).unwrap_err();
-    assert!(error.to_string().contains("no list \"results\""), "{error}");
 }

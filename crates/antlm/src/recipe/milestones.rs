@@ -132,6 +132,21 @@ fn name(words: u64) -> String {
     }
 }
 
+/// The mark that a milestone's name stands for; nothing for another name.
+///
+/// ```
+/// assert_eq!(antlm::recipe::mark("chck_10M"), Some(10_000_000));
+/// assert_eq!(antlm::recipe::mark("step-000000010"), None);
+/// ```
+pub fn mark(name: &str) -> Option<u64> {
+    let number = name.strip_prefix("chck_")?;
+    let (digits, unit) = match number.strip_suffix('M') {
+        Some(digits) => (digits, MILLION),
+        None => number.strip_suffix('k').map_or((number, 1), |digits| (digits, 1000)),
+    };
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()?.checked_mul(unit))?
+}
+
 #[cfg(test)]
 mod tests {
     use antlm_nn::rng::Rng;

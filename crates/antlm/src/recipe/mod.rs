@@ -29,7 +29,7 @@ pub mod size;
 pub use budget::Track;
 pub use builtin::{builtin, names};
 pub use keys::KEYS;
-pub use milestones::Milestones;
+pub use milestones::{Milestones, mark};
 pub use plan::Plan;
 
 /// The recipe format this program reads and writes.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::json;
 
+use super::aoa::{self, Acquisition, Norms};
 use super::find::Found;
 use super::items::{self, Item};
 use super::protocol::Protocol;
@@ -48,6 +49,8 @@ pub struct Data {
 enum Body {
     Items(Vec<Item>),
     Words(Vec<Word>),
+    /// Words in contexts, and where the norms are.
+    Acquired(Vec<aoa::Word>, Option<PathBuf>),
 }
 
 /// A result, and where it is.
@@ -66,16 +69,43 @@ pub struct Outcome {
 /// # Errors
 /// [`Error::Io`]; [`Error::Data`] with file and line.
 pub fn read(found: &Found, limit: Option<u64>) -> Result<Data> {
-    if found.task != Task::Reading {
+    let task = found.task;
+    if !matches!(task, Task::Reading | Task::Aoa) {
         let items::Items { items, hash, notes } = items::read(found, limit)?;
-        return Ok(Data { task: found.task, notes, hash, body: Body::Items(items) });
+        return Ok(Data { task, notes, hash, body: Body::Items(items) });
     }
     let [path] = &found.files[..] else {
-        let what = format!("{}: more than one csv file; keep reading_data.csv alone", found.folder.display());
+        let name = if task == Task::Reading { "reading_data.csv" } else { "cdi_childes.json" };
+        let what = format!("{}: more than one file that may be the task's; keep {name} alone", found.folder.display());
         return Err(Error::Usage(what));
     };
-    let words = reading::read(path, limit)?;
-    Ok(Data { task: found.task, notes: Vec::new(), hash: items::hash(&found.files)?, body: Body::Words(words) })
+    let body = match task {
+        Task::Reading => Body::Words(reading::read(path, limit)?),
+        _ => Body::Acquired(aoa::read(path, limit)?, aoa::norms_of(path)),
+    };
+    Ok(Data { task, notes: Vec::new(), hash: items::hash(&found.files)?, body })
+}
+
+/// What a run's results of this data, one for each checkpoint, say of when words were learnt; nothing for other tasks,
+/// where there are no norms, and for fewer checkpoints than a curve needs. The untrained model is left out, as in the
+/// official script.
+///
+/// # Errors
+/// [`Error::Data`] for broken norms, and for a result that has not the data's number of surprisals; [`Error::Io`].
+pub fn acquisition(data: &Data, results: &[&TaskResult]) -> Result<Option<Acquisition>> {
+    let Body::Acquired(words, Some(norms)) = &data.body else { return Ok(None) };
+    let mut surprisals = Vec::new();
+    for result in results {
+        // The mark, as the official script has it; of other checkpoints the true number.
+        let seen = crate::recipe::mark(&result.checkpoint.name).unwrap_or(result.checkpoint.words);
+        if seen > 0 {
+            surprisals.push((seen, result.values.get("surprisal").map_or(&[][..], |all| &all[..])));
+        }
+    }
+    if surprisals.len() < aoa::LEAST {
+        return Ok(None);
+    }
+    Ok(Some(aoa::acquisition(words, &Norms::read(norms)?, &surprisals)))
 }
 
 /// Evaluates, and leaves the result in the run's folder. Items, one JSON object a line, go to `out`; then nothing is taken
@@ -129,6 +159,21 @@ pub fn evaluate(
                 }
             }
             report::reading(&mut result, words, surprisal, previous)?;
+        }
+        Body::Acquired(words, _) => {
+            let surprisal = acquired(scorer, words, backend, progress)?;
+            if let Some(out) = out {
+                let contexts = words.iter().flat_map(|word| word.contexts.iter().enumerate().map(move |c| (word, c)));
+                for ((word, (number, context)), surprisal) in contexts.zip(&surprisal) {
+                    let line = json!({
+                        "checkpoint": id.name, "task": data.task, "backend": backend, "protocol": options.protocol,
+                        "id": format!("{}_{number}", word.word), "before": context, "word": word.word,
+                        "surprisal": surprisal,
+                    });
+                    writeln!(out, "{line}").map_err(Error::io("items"))?;
+                }
+            }
+            report::acquired(&mut result, words, surprisal);
         }
     }
     result.write(&path)?;
@@ -198,6 +243,24 @@ fn surprisals(
     let mut logprobs = logprobs.into_iter().map(|one| one.into_iter().sum::<f64>());
     let mut sum = |n: usize| -logprobs.by_ref().take(n).sum::<f64>();
     Ok(counts.into_iter().map(|(own, previous)| (sum(own), previous.map(&mut sum))).unzip())
+}
+
+/// Surprisal of each word behind each context, in nats.
+fn acquired(
+    scorer: &mut Scorer,
+    words: &[aoa::Word],
+    backend: Backend,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Vec<f64>> {
+    let tokenizer = &scorer.model().tokenizer;
+    let mut requests = Vec::new();
+    for word in words {
+        for context in &word.contexts {
+            requests.push(aoa::request(context, &word.word, backend, tokenizer)?);
+        }
+    }
+    let logprobs = scorer.log_probabilities(&requests, backend, progress)?;
+    Ok(logprobs.iter().map(|one| -one.iter().sum::<f64>()).collect())
 }
 
 /// A candidate as it stands in a file of items.

@@ -33,12 +33,18 @@ fn folders(task: Task, set: Set) -> &'static [&'static str] {
         (Task::WugAdj, _) => &["wug_adj_nominalization"],
         (Task::WugPast, _) => &["wug_past_tense"],
         (Task::Reading, _) => &["reading"],
+        (Task::Aoa, Set::Full) => &["cdi_childes", "aoa"],
         (Task::BlimpNl, Set::Full) => &["blimp_nl", "blimp-nl"],
         (Task::Zhoblimp, Set::Full) => &["zhoblimp"],
         (Task::Multiblimp, Set::Full) => &["multiblimp"],
         (Task::Pairs, Set::Full) => &[""],
-        (Task::Comps | Task::BlimpNl | Task::Zhoblimp | Task::Multiblimp | Task::Pairs, Set::Fast) => &[],
+        (Task::Comps | Task::Aoa | Task::BlimpNl | Task::Zhoblimp | Task::Multiblimp | Task::Pairs, Set::Fast) => &[],
     }
+}
+
+/// Whether a task has such a set at all: COMPS, the age of acquisition and other languages have no short one.
+pub fn exists(task: Task, set: Set) -> bool {
+    !folders(task, set).is_empty()
 }
 
 /// Where a user gets a task's data.
@@ -52,6 +58,9 @@ pub fn source(task: Task) -> &'static str {
              script (evaluation_pipeline.ewok.dl_and_filter); the short set is ewok_fast.zip at osf.io/ryjfm"
         }
         Task::Reading => "it is in the evaluation_data of the BabyLM organisers at osf.io/ryjfm, as reading_data.csv",
+        Task::Aoa => {
+            "it is in the evaluation_data of the BabyLM organisers at osf.io/ryjfm: cdi_childes.json, and cdi_human.csv beside it"
+        }
         Task::BlimpNl => "juletxara/blimp-nl on the Hugging Face Hub, as jsonl files",
         Task::Zhoblimp => "Junrui1202/zhoblimp on the Hugging Face Hub, as jsonl files",
         Task::Multiblimp => "jumelet/multiblimp on the Hugging Face Hub, as jsonl files",
@@ -75,7 +84,11 @@ fn roots(data: &Path, set: Set) -> Vec<PathBuf> {
 /// # Errors
 /// [`Error::Io`] for a folder that cannot be read.
 pub fn find(data: &Path, task: Task, set: Set) -> Result<Option<Found>> {
-    let ending = if task == Task::Reading { "csv" } else { "jsonl" };
+    let ending = match task {
+        Task::Reading => "csv",
+        Task::Aoa => "json",
+        _ => "jsonl",
+    };
     for root in roots(data, set) {
         for name in folders(task, set) {
             let folder = if name.is_empty() { root.clone() } else { root.join(name) };
@@ -154,6 +167,7 @@ mod tests {
         // The folder of one task.
         assert_eq!(names(&root.join("loose/blimp_filtered"), Set::Full), [(Task::Blimp, 2)]);
 
+        assert!(exists(Task::Aoa, Set::Full) && !exists(Task::Aoa, Set::Fast));
         put(root, &["tree/evaluation_data/full_eval/comps/comps_base.jsonl"]);
         put(root, &["tree/evaluation_data/fast_eval/blimp_fast/x.jsonl"]);
         put(root, &["tree/evaluation_data/fast_eval/wug_past_tense/wug_past_tense.jsonl"]);

@@ -250,7 +250,7 @@ impl Line<'_> {
                 Ok(Item { ratio: Some(ratio), ..item(uid, Vec::new(), vec![whole(a), whole(b)]) })
             }
             // It has no candidates; see `reading`.
-            Task::Reading => Err(self.wrong("reading times are not JSON")),
+            Task::Reading | Task::Aoa => Err(self.wrong("this task has no JSON lines")),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Zero-shot evaluation: tasks, their files and items, how the official protocols score them, and the results.
 
+pub mod aoa;
 pub mod evaluate;
 pub mod find;
 pub mod items;
@@ -31,6 +32,8 @@ pub enum Task {
     WugPast,
     /// Reading times, explained by surprisal.
     Reading,
+    /// The age of acquisition: surprisal of words over checkpoints.
+    Aoa,
     /// BLiMP for Dutch.
     BlimpNl,
     /// BLiMP for Chinese.
@@ -43,7 +46,7 @@ pub enum Task {
 
 impl Task {
     /// All, in the order of tables.
-    pub const ALL: [Task; 12] = [
+    pub const ALL: [Task; 13] = [
         Task::Blimp,
         Task::Supplement,
         Task::Ewok,
@@ -52,6 +55,7 @@ impl Task {
         Task::WugAdj,
         Task::WugPast,
         Task::Reading,
+        Task::Aoa,
         Task::BlimpNl,
         Task::Zhoblimp,
         Task::Multiblimp,
@@ -69,6 +73,7 @@ impl Task {
             Task::WugAdj => "wug-adj",
             Task::WugPast => "wug-past",
             Task::Reading => "reading",
+            Task::Aoa => "aoa",
             Task::BlimpNl => "blimp-nl",
             Task::Zhoblimp => "zhoblimp",
             Task::Multiblimp => "multiblimp",
@@ -81,6 +86,7 @@ impl Task {
         match self {
             Task::WugAdj | Task::WugPast => "spearman",
             Task::Reading => "delta-r2",
+            Task::Aoa => "surprisal",
             _ => "accuracy",
         }
     }

@@ -113,7 +113,8 @@ pub fn read(path: &Path, limit: Option<u64>) -> Result<Vec<Word>> {
     Ok(words)
 }
 
-fn number(path: &Path, line: u64, name: &str, text: &str) -> Result<Option<f64>> {
+/// A cell of a csv file; nothing where pandas has no value.
+pub(super) fn number(path: &Path, line: u64, name: &str, text: &str) -> Result<Option<f64>> {
     if NOTHING.contains(&text.trim()) {
         return Ok(None);
     }
@@ -123,7 +124,7 @@ fn number(path: &Path, line: u64, name: &str, text: &str) -> Result<Option<f64>>
     }
 }
 
-fn wrong(path: &Path, error: &csv::Error) -> Error {
+pub(super) fn wrong(path: &Path, error: &csv::Error) -> Error {
     let line = error.position().map_or(1, csv::Position::line);
     match error.kind() {
         csv::ErrorKind::Io(source) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Task;
+use super::aoa;
 use super::items::Item;
 use super::reading::{self, Word};
 use crate::eval::results::{Part, TaskResult};
@@ -119,6 +120,22 @@ pub(super) fn reading(
     // JSON has no NaN; the surprisal of a word that is not there is given as -1, which no surprisal is.
     result.values.insert("previous".into(), previous.into_iter().map(|p| p.unwrap_or(-1.0)).collect());
     Ok(())
+}
+
+/// Fills in the surprisals of words behind contexts; the score is the mean of the words' means.
+pub(super) fn acquired(result: &mut TaskResult, words: &[aoa::Word], surprisal: Vec<f64>) {
+    let mut at = 0;
+    let mut parts = BTreeMap::new();
+    for word in words.iter().filter(|word| !word.contexts.is_empty()) {
+        let own = &surprisal[at..at + word.contexts.len()];
+        at += own.len();
+        let score = own.iter().sum::<f64>() / own.len() as f64;
+        parts.insert(word.word.clone(), Part { score, n: own.len() as u64, ties: 0 });
+    }
+    result.n = surprisal.len() as u64;
+    result.score = parts.values().map(|part| part.score).sum::<f64>() / parts.len().max(1) as f64;
+    result.parts.insert("word".into(), parts);
+    result.values.insert("surprisal".into(), surprisal);
 }
 
 #[cfg(test)]
