@@ -69,7 +69,8 @@ pub fn save(run: &Path, recipe: &Recipe, step: u64) {
     weights.ema = Some(model.init(step + 100));
     let seen = |objective| (objective, Seen { words: 1000 * step, targets: 1500 * step });
     let seen = recipe.schedule.objectives().into_iter().map(seen).collect();
-    let hashes = Hashes { data: "aa".into(), tokenizer: "bb".into(), recipe: "cc".into() };
+    let hash = |name| antlm::files::sha256_file(&run.join(name)).unwrap();
+    let hashes = Hashes { data: "aa".into(), tokenizer: hash("tokenizer.json"), recipe: hash("recipe.toml") };
     let state = State { step, seen, hashes, precision: "f32".into(), device: "cpu".into(), ..State::default() };
     checkpoint::save(run, &state, model.layout(), &weights, true).unwrap();
 }
