@@ -136,25 +136,23 @@ impl Layout {
         self.len == 0
     }
 
-    /// The matrix made of `first` and the view that lies directly behind it.
-    /// Two vectors (one row each) make a longer vector.
+    /// The matrix made of `first` and, below it, the matrix that lies directly behind it.
     ///
     /// # Errors
     /// [`Error::Shape`] when they are not neighbours or differ in columns.
     pub fn span(first: View, second: View) -> Result<View> {
-        let vectors = first.rows == 1 && second.rows == 1;
-        if first.range().end != second.offset || (!vectors && first.cols != second.cols) {
-            return Err(Error::Shape {
-                op: "span",
-                expected: "a view directly behind the first, with as many columns".into(),
-                got: format!("{first:?} and {second:?}"),
-            });
-        }
-        Ok(if vectors {
-            View { cols: first.cols + second.cols, ..first }
-        } else {
-            View { rows: first.rows + second.rows, ..first }
-        })
+        neighbours("span", first, second, first.cols == second.cols)?;
+        Ok(View { rows: first.rows + second.rows, ..first })
+    }
+
+    /// The vector made of `first` and the vector that lies directly behind it. (A view does not tell a vector from a matrix
+    /// of one row, so the caller does.)
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when they are not neighbours, or no vectors.
+    pub fn span_of_vectors(first: View, second: View) -> Result<View> {
+        neighbours("span_of_vectors", first, second, first.rows == 1 && second.rows == 1)?;
+        Ok(View { cols: first.cols + second.cols, ..first })
     }
 
     /// A buffer with the first values of every tensor; the same for the same seed everywhere.
@@ -201,6 +199,15 @@ fn normal(rng: Rng, index: u32, i: u32, attempt: u32) -> f64 {
     radius * libm::cos(std::f64::consts::TAU * f64::from(b) / 4_294_967_296.0)
 }
 
+/// Refuses two views that do not lie one behind the other, or do not fit otherwise.
+fn neighbours(op: &'static str, first: View, second: View, fit: bool) -> Result<()> {
+    if first.range().end == second.offset && fit {
+        return Ok(());
+    }
+    let expected = "two that lie one behind the other and fit together".into();
+    Err(Error::Shape { op, expected, got: format!("{first:?} and {second:?}") })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,8 +238,12 @@ mod tests {
         let a = layout.add("a", &[4, 2], Init::Zeros, true);
         let b = layout.add("b", &[4], Init::Zeros, false);
         let c = layout.add("c", &[4], Init::Zeros, false);
-        assert_eq!(Layout::span(b, c).unwrap().cols, 8);
-        assert!(Layout::span(a, b).is_err() && Layout::span(a, c).is_err());
-        assert!(layout.get("d").is_err());
+        assert_eq!(Layout::span_of_vectors(b, c).unwrap().cols, 8);
+        assert!(Layout::span(a, b).is_err() && Layout::span(a, c).is_err() && Layout::span_of_vectors(a, b).is_err());
+        // Matrices of one row are matrices.
+        let [d, e] = ["d", "e"].map(|name| layout.add(name, &[1, 3], Init::Zeros, true));
+        let both = Layout::span(d, e).unwrap();
+        assert_eq!((both.rows, both.cols), (2, 3));
+        assert!(layout.get("f").is_err());
     }
 }

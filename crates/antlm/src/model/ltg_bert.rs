@@ -70,7 +70,7 @@ impl LtgBert {
             let shrunk = scaled((1.0 / (2.0 * (1.0 + l as f64))).sqrt());
             let up = layout.add(format!("{m}.1.weight"), &[2 * wide, d], shrunk, true);
             let down = layout.add(format!("{m}.4.weight"), &[d, wide], shrunk, true);
-            let qkv = (Layout::span(qk, v)?, Layout::span(qk_bias, v_bias)?);
+            let qkv = (Layout::span(qk, v)?, Layout::span_of_vectors(qk_bias, v_bias)?);
             layers.push(Layer { qkv, qk: (qk, qk_bias), out: (out, out_bias), post_norm, up, down });
         }
         let head = layout.add("classifier.nonlinearity.1.weight", &[d, d], matrix, true);
