@@ -17,7 +17,7 @@ impl<'a> Mat<'a> {
     /// # Panics
     /// When the slice is too short: callers have checked shapes before.
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, stride: usize) -> Mat<'a> {
-        assert!(rows == 0 || cols == 0 || data.len() >= (rows - 1) * stride + cols, "matrix outside its slice");
+        assert!(fits(data.len(), rows, cols, stride), "matrix outside its slice");
         Mat { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
 
@@ -47,7 +47,7 @@ impl<'a> MatMut<'a> {
     /// # Panics
     /// When the slice is too short: callers have checked shapes before.
     pub fn strided(data: &'a mut [f32], rows: usize, cols: usize, stride: usize) -> MatMut<'a> {
-        assert!(rows == 0 || cols == 0 || data.len() >= (rows - 1) * stride + cols, "matrix outside its slice");
+        assert!(fits(data.len(), rows, cols, stride), "matrix outside its slice");
         assert!(stride >= cols, "overlapping rows");
         MatMut { data, rows, cols, stride }
     }
@@ -56,6 +56,12 @@ impl<'a> MatMut<'a> {
     pub fn new(data: &'a mut [f32], rows: usize, cols: usize) -> MatMut<'a> {
         MatMut::strided(data, rows, cols, cols)
     }
+}
+
+/// Whether all entries of such a matrix lie in a slice of this length, also where a product is too large for a `usize`.
+fn fits(len: usize, rows: usize, cols: usize, stride: usize) -> bool {
+    let end = || (rows - 1).checked_mul(stride)?.checked_add(cols);
+    rows == 0 || cols == 0 || end().is_some_and(|end| end <= len)
 }
 
 /// What happens to the values that are in the destination.
@@ -90,8 +96,11 @@ pub fn matmul(c: MatMut<'_>, into: Into, alpha: f32, a: Mat<'_>, b: Mat<'_>, thr
         Threads::All if rayon::current_num_threads() == 1 => gemm::Parallelism::None,
         Threads::All => gemm::Parallelism::Rayon(0),
     };
-    // SAFETY: the three matrices lie inside their slices (checked where they were made and kept by `t`), the
-    // destination's rows do not overlap each other, and the borrow checker keeps it apart from the sources.
+    // SAFETY: the three matrices lie inside their slices (`fits`, where they were made; `t` exchanges rows and columns
+    // together with their strides, and so means the same entries), and their shapes fit each other (above). Strides are
+    // at most the slices' lengths where there is more than one row, so they are far from overflowing an isize; with one
+    // row they are multiplied by 0. The destination's rows do not overlap each other (`stride >= cols`), and as it is
+    // borrowed mutably it is apart from the sources. All of it is initialised, and any bits are an f32.
     unsafe {
         gemm::gemm(
             c.rows,
@@ -130,6 +139,21 @@ mod tests {
 
     fn on<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
+    }
+
+    #[test]
+    fn no_matrix_reaches_outside_its_slice() {
+        for (rows, cols, stride, inside) in [
+            (2, 3, 4, true),
+            (2, 3, 5, false),
+            (0, usize::MAX, usize::MAX, true),
+            (1, 7, usize::MAX, true),
+            (3, 1, 1 << 63, false), // twice that is 0 for a usize
+            (usize::MAX, 1, 1, false),
+            (2, usize::MAX, 1, false),
+        ] {
+            assert_eq!(fits(7, rows, cols, stride), inside, "{rows} {cols} {stride}");
+        }
     }
 
     proptest! {

@@ -174,7 +174,9 @@ impl Shard {
         let path = path.as_ref().to_owned();
         let file = File::open(&path).map_err(Error::io(&path))?;
         // SAFETY: a map is sound as long as nobody changes the file; antlm never writes into a finished shard, it
-        // replaces it by renaming, which leaves the mapped file as it is.
+        // replaces it by renaming, which leaves the mapped file as it is. Against another program that writes into it
+        // meanwhile no map can be proved sound; that is the user's affair, as with any mapped file. What is in the file
+        // needs no trust: numbers are read byte by byte or as u16 and u64, for which any bits are values.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::io(&path))?;
         let wrong = |place: &str, what: &str| Err(Error::data(&path, place, what));
         if map.len() < HEADER {
