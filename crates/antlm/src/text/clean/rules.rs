@@ -268,9 +268,8 @@ fn speakers(line: &str) -> Cow<'_, str> {
     line.into()
 }
 
-/// What `change` makes of the insides of `open … close`, brackets included; where it gives nothing, the opening bracket
-/// stays and the search goes on behind it.
-fn between<'a>(line: &'a str, open: &str, close: &str, change: impl Fn(&'a str) -> Option<&'a str>) -> Cow<'a, str> {
+/// What `change` makes of the insides of `open … close`, brackets included.
+fn between<'a>(line: &'a str, open: &str, close: &str, change: impl Fn(&'a str) -> &'a str) -> Cow<'a, str> {
     if !line.contains(open) {
         return line.into();
     }
@@ -280,33 +279,40 @@ fn between<'a>(line: &'a str, open: &str, close: &str, change: impl Fn(&'a str) 
         let inside = &rest[at + open.len()..];
         let Some(len) = inside.find(close) else { break };
         out.push_str(&rest[..at]);
-        match change(&inside[..len]) {
-            Some(text) => {
-                out.push_str(text);
-                rest = &inside[len + close.len()..];
-            }
-            None => {
-                out.push_str(open);
-                rest = inside;
-            }
-        }
+        out.push_str(change(&inside[..len]));
+        rest = &inside[len + close.len()..];
     }
     out.push_str(rest);
     out.into()
 }
 
 fn comments(line: &str) -> Cow<'_, str> {
-    between(line, "[", "]", |_| Some(""))
+    between(line, "[", "]", |_| "")
 }
 
 fn citations(line: &str) -> Cow<'_, str> {
-    between(line, "[", "]", |inside| {
-        ((1..=3).contains(&inside.len()) && inside.bytes().all(|b| b.is_ascii_digit())).then_some("")
-    })
+    if !line.contains('[') {
+        return line.into();
+    }
+    let mut out = String::with_capacity(line.len());
+    let mut parts = line.split('[');
+    out.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        // Not `split_once(']')`: it would look for the end of every bracket in the rest of the line.
+        let digits = part.bytes().take(4).take_while(u8::is_ascii_digit).count();
+        match part[digits..].strip_prefix(']') {
+            Some(rest) if (1..=3).contains(&digits) => out.push_str(rest),
+            _ => {
+                out.push('[');
+                out.push_str(part);
+            }
+        }
+    }
+    out.into()
 }
 
 fn links(line: &str) -> Cow<'_, str> {
-    between(line, "[[", "]]", |inside| Some(inside.rsplit_once('|').map_or(inside, |(_, text)| text)))
+    between(line, "[[", "]]", |inside| inside.rsplit_once('|').map_or(inside, |(_, text)| text))
 }
 
 fn dash(line: &str) -> Cow<'_, str> {

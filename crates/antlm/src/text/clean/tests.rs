@@ -139,7 +139,11 @@ fn labels_and_mark_up() {
     check(
         Corpus::Wikipedia,
         "citations",
-        &[("so[1] it[23] is [a] [1234] [] [see [4]", "so it is [a] [1234] [] [see "), ("[1", "[1")],
+        &[
+            ("so[1] it[23] is [a] [1234] [] [see [4]", "so it is [a] [1234] [] [see "),
+            ("[1", "[1"),
+            ("[a[12]b[[3]", "[ab["),
+        ],
     );
     check(
         Corpus::Wikipedia,
@@ -236,6 +240,17 @@ fn cleaning_is_done_once() {
     for corpus in Corpus::ALL {
         let once = clean(text, corpus).unwrap();
         assert_eq!(clean(&once, corpus).as_ref(), Some(&once), "{corpus:?}");
+    }
+}
+
+/// A search for the end of every bracket to the end of the line would take minutes here.
+#[test]
+fn long_lines_take_no_longer_than_their_length() {
+    for part in ["[", "[[", "[1", "[[a|", "&amp", "( \" ", "- ", "= = = ", "â€", "' ", "a: "] {
+        let line = part.repeat(400_000) + "]]";
+        for corpus in Corpus::ALL {
+            clean(&line, corpus);
+        }
     }
 }
 
