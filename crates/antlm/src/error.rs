@@ -1,11 +1,13 @@
 //! The library's one error type: every variant says where (path, place) and what.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// Stands for the signal when it is the time limit that asks to stop: SIGALRM's number.
 pub const TIME_UP: i32 = 14;
 
-/// What can go wrong in antlm. The display text is one line and names path and place.
+/// What can go wrong in antlm. The display text is one line and names path and place. It may quote a file, but at a
+/// moderate length, and control characters are escaped: what somebody else wrote does not act on the terminal.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,7 +20,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file from outside is wrong.
-    #[error("{}: {place}: {what}", path.display())]
+    #[error("{}: {}: {}", path.display(), shown(place), shown(what))]
     Data {
         /// The file.
         path: PathBuf,
@@ -28,7 +30,7 @@ pub enum Error {
         what: String,
     },
     /// A recipe, or a value given on the command line for one, is wrong.
-    #[error("recipe {origin}: {place}: {what}")]
+    #[error("recipe {}: {}: {}", shown(origin), shown(place), shown(what))]
     Recipe {
         /// The recipe's name or path.
         origin: String,
@@ -38,7 +40,7 @@ pub enum Error {
         what: String,
     },
     /// A schedule does not parse; the text shows the character.
-    #[error("schedule {text:?}, character {at}: {what}")]
+    #[error("schedule {}, character {at}: {}", shown(&format!("{text:?}")), shown(what))]
     Schedule {
         /// The schedule as given.
         text: String,
@@ -48,7 +50,7 @@ pub enum Error {
         what: String,
     },
     /// Something was asked for that does not go together (an existing run folder, a backend the model lacks).
-    #[error("{0}")]
+    #[error("{}", shown(.0))]
     Usage(String),
     /// A signal, or the time limit ([`TIME_UP`]), asked to stop.
     #[error("stopped by {}; {left}", signal_name(*signal))]
@@ -94,6 +96,23 @@ impl Error {
     }
 }
 
+/// A part of a message as it is shown: on one line, without control characters, the middle of a very long one left out.
+fn shown(text: &str) -> Cow<'_, str> {
+    /// Bytes that are shown at the beginning, and at the end.
+    const HEAD: usize = 800;
+    const TAIL: usize = 200;
+    let mut text = Cow::Borrowed(text);
+    if text.len() > HEAD + TAIL {
+        let (head, tail) = (text.floor_char_boundary(HEAD), text.ceil_char_boundary(text.len() - TAIL));
+        text = format!("{} … {}", &text[..head], &text[tail..]).into();
+    }
+    if text.contains(char::is_control) {
+        let each = text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
+        text = each.collect::<String>().into();
+    }
+    text
+}
+
 /// The names of the signals that we listen to.
 fn signal_name(signal: i32) -> String {
     match signal {
@@ -106,3 +125,24 @@ fn signal_name(signal: i32) -> String {
 
 /// The library's result type.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_does_not_act_on_the_terminal() {
+        let error = Error::data("x.json", "key \u{1b}[2J", "is \"a\nb\u{9b}\"");
+        assert_eq!(error.to_string(), r#"x.json: key \u{1b}[2J: is "a\nb\u{9b}""#);
+        let long = "é".repeat(100_000);
+        for error in [
+            Error::data("x", &*long, &*long),
+            Error::Recipe { origin: long.clone(), place: long.clone(), what: long.clone() },
+            Error::Schedule { text: long.clone(), at: 3, what: long.clone() },
+            Error::Usage(long.clone()),
+        ] {
+            let line = error.to_string();
+            assert!(line.contains("é … é") && line.len() < 4000, "{}", line.len());
+        }
+    }
+}
