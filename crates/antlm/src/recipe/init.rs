@@ -1,8 +1,7 @@
 //! A first recipe for a user's own text: the words are counted, and size, vocabulary and epochs follow from them. The
 //! recipe is a file of comments around few keys; what it leaves out is a built-in recipe's.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use super::{Recipe, builtin};
@@ -45,16 +44,14 @@ pub fn count(text: &[PathBuf], progress: &mut dyn FnMut(Progress), cancelled: &d
     let mut amount = Amount::default();
     let mut before = 0;
     for file in &files {
-        let reader = BufReader::with_capacity(1 << 18, File::open(&file.path).map_err(Error::io(&file.path))?);
-        let mut inside = 0;
-        corpus::read_documents(file, reader, |document| {
+        let inside = Cell::new(0);
+        corpus::documents(file, &inside, |document| {
             if cancelled() {
                 return Err(Error::Stopped { signal: 2, left: "nothing was written".into() });
             }
             amount.documents += 1;
             amount.words += words::count(document);
-            inside += document.len() as u64;
-            progress(Progress { phase: Phase::Count, done: (before + inside).min(total), total });
+            progress(Progress { phase: Phase::Count, done: (before + inside.get()).min(total), total });
             Ok(())
         })?;
         amount.files += 1;
@@ -238,10 +235,13 @@ mod tests {
         std::fs::write(folder.path().join("a.txt"), "One two.\n\nThree four five.\n").unwrap();
         std::fs::write(folder.path().join("b.jsonl"), "{\"text\": \"six seven\"}\n").unwrap();
         std::fs::write(folder.path().join("c.dev"), "not trained on").unwrap();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, b"eight nine\n\nten\n").unwrap();
+        std::fs::write(folder.path().join("d.txt.gz"), packed.finish().unwrap()).unwrap();
         let text = [folder.path().to_owned()];
         let mut done = Vec::new();
         let found = count(&text, &mut |p| done.push((p.done, p.total)), &|| false).unwrap();
-        assert_eq!(found, Amount { files: 2, documents: 3, words: 7 });
+        assert_eq!(found, Amount { files: 3, documents: 5, words: 10 });
         assert!(done.is_sorted() && done.iter().all(|(done, total)| done <= total), "{done:?}");
         assert!(matches!(count(&text, &mut |_| {}, &|| true), Err(Error::Stopped { .. })));
         assert!(count(&["nothing.txt".into()], &mut |_| {}, &|| false).is_err());
