@@ -23,6 +23,8 @@ use crate::{Error, Result, files};
 const VERSION: u32 = 1;
 /// A sweep's file may have this many bytes.
 const MAX_BYTES: u64 = 1 << 20;
+/// A sweep may have this many runs. Two short lists multiply to more than any memory holds.
+const MAX_JOBS: usize = 1000;
 
 /// A sweep's file. Paths in it are relative to its folder.
 #[derive(Clone, Debug, Deserialize)]
@@ -147,6 +149,11 @@ impl Sweep {
         }
         if sweep.schedules.is_empty() || sweep.seeds.is_empty() {
             return wrong("schedules and seeds", "at least one of each is needed".into());
+        }
+        let lists = [sweep.schedules.len(), sweep.seeds.len(), sweep.variants.len().max(1)];
+        let jobs = lists.into_iter().fold(1, usize::saturating_mul);
+        if jobs > MAX_JOBS {
+            return wrong("schedules, seeds and variants", format!("make {jobs} runs; at most {MAX_JOBS}"));
         }
         if let Some(finetune) = &sweep.finetune
             && sweep.preset().is_none()
@@ -349,6 +356,7 @@ mod tests {
             (format!("{GOOD}[finetune]\ndata = \"x\"\npreset = \"2023\"\n"), "2024 and 2026"),
             (GOOD.replace("[1, 2]", "[]"), "at least one"),
             (GOOD.replace("[1, 2]", "[1, 1]"), "the same run"),
+            (GOOD.replace("[1, 2]", &format!("{:?}", (0..600).collect::<Vec<_>>())), "make 1200 runs; at most 1000"),
             (GOOD.replace("2 clm", "2 cml"), "clm"),
             (GOOD.replace("version = 1", "version = 2"), "version 1"),
             (GOOD.replace("ltg-bert-tiny", "none.toml"), "none.toml"),

@@ -27,7 +27,10 @@ const STRICT: &str = "babylm-strict";
 const MILLION: u64 = 1_000_000;
 
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected \"none\", \"babylm-strict-small\", \"babylm-strict\" or a list of numbers of words ([100000, 1000000])"
+)]
 enum Raw {
     Name(String),
     Words(Vec<u64>),

@@ -143,6 +143,7 @@ fn wrong_values_name_recipe_and_key() {
         ("ltg-bert-tiny", "model.hidden=9223372036854775807", "model.hidden", "expected 1 to 65536"),
         ("ltg-bert-tiny", "model.vocab_size=65537", "model.vocab_size", "expected 261 to 65536"),
         ("ltg-bert-tiny", "model.norm_eps=nan", "model.norm_eps", "between 0 and 1"),
+        ("ltg-bert-tiny", "checkpoints.milestones=[\"1M\"]", "checkpoints.milestones", "a list of numbers of words"),
         ("ltg-bert-tiny", "seq_len=2", "seq_len", "expected 3 to 512"),
         ("ltg-bert-tiny", "seq_len=513", "seq_len", "expected 3 to 512"),
         ("ltg-bert-tiny", "masking.rate=1.5", "masking.rate", "share from 0 to 1"),
