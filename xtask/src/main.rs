@@ -5,11 +5,13 @@ mod bench_score;
 mod check_export;
 mod dev_table;
 mod floors;
+mod fuzz;
 mod licences;
 mod mutations;
 mod readme;
 mod recipe_reference;
 mod release;
+mod sanitize;
 mod sizes;
 mod texts;
 mod torture;
@@ -61,6 +63,9 @@ enum Chore {
     DevTable(dev_table::Options),
     CheckExport(check_export::Options),
     Torture(torture::Options),
+    Fuzz(fuzz::Options),
+    /// The tests around our unsafe blocks under AddressSanitizer (nightly, Linux)
+    Sanitize,
 }
 
 fn main() -> ExitCode {
@@ -100,6 +105,8 @@ fn run(chore: Chore) -> Result<()> {
         Chore::BenchScore(options) => bench_score::run(&root, &options),
         Chore::CheckExport(options) => check_export::run(&root, &options),
         Chore::Torture(options) => torture::run(&root, &options),
+        Chore::Fuzz(options) => fuzz::run(&root, &options),
+        Chore::Sanitize => sanitize::run(&root),
         Chore::DevTable(options) => dev_table::run(&root, &options),
     }
 }
