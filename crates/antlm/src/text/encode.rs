@@ -32,6 +32,11 @@ impl Cache {
         Cache { splitter: Splitter::new(), ids: HashMap::new(), chars: String::new() }
     }
 
+    /// For a single text.
+    pub(crate) fn for_one() -> Cache {
+        Cache { splitter: Splitter::shared(), ids: HashMap::new(), chars: String::new() }
+    }
+
     /// How many pieces a text that `with_prefix` made, or a part of one, is cut into.
     pub(crate) fn pieces(&self, text: &str) -> usize {
         let mut pieces = 0;

@@ -4,6 +4,7 @@
 //! Equal to the `tokenizers` crate's Replace + ByteLevel (tests hold it to that), without what costs the crate time: the
 //! alignment of every character, and a back-tracking expression for one look-ahead.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -29,13 +30,19 @@ pub(crate) fn with_prefix(text: &str) -> String {
     out
 }
 
-/// Cuts text into pieces. A clone has its own scratch memory, so that threads with a clone each do not wait.
-#[derive(Clone)]
-pub(crate) struct Splitter(Regex);
+/// Cuts text into pieces.
+pub(crate) struct Splitter(Cow<'static, Regex>);
 
 impl Splitter {
+    /// With scratch memory of its own, so that threads with one each do not wait; for much text, as the memory is filled
+    /// anew.
     pub(crate) fn new() -> Splitter {
-        Splitter(PATTERN.clone())
+        Splitter(Cow::Owned(PATTERN.clone()))
+    }
+
+    /// With the scratch memory that all share; for a short text.
+    pub(crate) fn shared() -> Splitter {
+        Splitter(Cow::Borrowed(&PATTERN))
     }
 
     /// The pieces of a text that [`with_prefix`] made, in order and without gaps.

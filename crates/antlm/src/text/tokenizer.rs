@@ -264,7 +264,7 @@ impl Tokenizer {
     /// If the crate refuses a piece of it (not known to happen).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        let mut cache = Cache::new();
+        let mut cache = Cache::for_one();
         cache.encode(self, &with_prefix(text), &mut ids)?;
         Ok(ids.into_iter().map(u32::from).collect())
     }
