@@ -60,6 +60,15 @@ pub fn open(path: &Path, weights: Weights) -> Result<Trained> {
             }
         },
     };
+    // What belongs together: the run's recipe and tokenizer are those that the checkpoint was written with. The recipe
+    // first, as the rest is read by it.
+    let belongs = |file: &Path, found: String, expected: &String| {
+        let what =
+            || format!("is {found}, but {} was written with {expected}: damaged or changed", checkpoint.display());
+        if found == *expected { Ok(()) } else { Err(Error::data(file, "sha256", what())) }
+    };
+    let (state, _) = checkpoint::read_state(&checkpoint)?;
+    belongs(&run.join(run_folder::RECIPE), files::sha256(text.as_bytes()), &state.hashes.recipe)?;
     let config = recipe.config();
     let model = Model::new(&config)?;
     let tokenizer_file = run.join(run_folder::TOKENIZER);
@@ -72,18 +81,7 @@ pub fn open(path: &Path, weights: Weights) -> Result<Trained> {
         Weights::Last => checkpoint::load_weights(&checkpoint, model.layout())?,
         Weights::Average => checkpoint::load_ema(&checkpoint, model.layout())?,
     };
-    // What belongs together: the run's recipe and tokenizer are those that the checkpoint was written with.
-    let file = run.join(run_folder::RECIPE);
-    for (path, found, expected) in [
-        (&file, files::sha256(text.as_bytes()), &state.hashes.recipe),
-        (&tokenizer_file, files::sha256_file(&tokenizer_file)?, &state.hashes.tokenizer),
-    ] {
-        if found != *expected {
-            let place = checkpoint.display();
-            let what = format!("is {found}, but {place} was written with {expected}: it was damaged or changed");
-            return Err(Error::data(path, "sha256", what));
-        }
-    }
+    belongs(&tokenizer_file, files::sha256_file(&tokenizer_file)?, &state.hashes.tokenizer)?;
     Ok(Trained { run, checkpoint, recipe, model, tokenizer, state, params })
 }
 
