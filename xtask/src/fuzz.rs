@@ -19,7 +19,7 @@ What is found is left in fuzz/artifacts, what is interesting in fuzz/corpus; nei
 goes to xtask/fuzzed/found/TARGET, where the tests try it.")]
 pub struct Options {
     /// For each target
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     minutes: u64,
     /// Which; all, if none is named
     #[arg(value_name = "TARGET", value_parser = TARGETS.map(|target| target.name))]
