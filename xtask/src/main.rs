@@ -7,6 +7,7 @@ mod dev_table;
 mod floors;
 mod fuzz;
 mod licences;
+mod memory;
 mod mutations;
 mod readme;
 mod recipe_reference;
@@ -61,6 +62,8 @@ enum Chore {
     Bench(bench::Options),
     BenchScore(bench_score::Options),
     DevTable(dev_table::Options),
+    /// Trains a very small model for 10,000 steps; its memory has to stay flat (Linux, minutes)
+    Memory,
     CheckExport(check_export::Options),
     Torture(torture::Options),
     Fuzz(fuzz::Options),
@@ -107,6 +110,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Torture(options) => torture::run(&root, &options),
         Chore::Fuzz(options) => fuzz::run(&root, &options),
         Chore::Sanitize => sanitize::run(&root),
+        Chore::Memory => memory::run(&root),
         Chore::DevTable(options) => dev_table::run(&root, &options),
     }
 }

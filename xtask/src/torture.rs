@@ -39,12 +39,14 @@ pub struct Options {
     seed: u64,
 }
 
-/// Small runs that have, between them, every objective, switches, several epochs, milestones and averaged weights.
+/// Small runs that have, between them, every objective, switches, several epochs, milestones, averaged weights and steps
+/// that are skipped.
 const RECIPES: [(&str, &str); 3] = [
     (
         "ltg",
         "base = \"ltg-bert-tiny\"\nschedule = \"2 clm + 1 mlm + 1 mntp\"\n[optimizer]\nema_decay = 0.9\n\
-         [checkpoints]\nevery = 8\nmilestones = [500, 1000, 4000]\n",
+         [checkpoints]\nevery = 8\nmilestones = [500, 1000, 4000]\n\
+         [health]\nspikes = \"skip\"\nspike_z = 1.5\nwindow = 8\n",
     ),
     ("llama", "base = \"babyllama-tiny\"\nschedule = \"1 mntp + 2 clm\"\n[checkpoints]\nevery = 5\n"),
     ("often", "base = \"ltg-bert-tiny\"\nschedule = \"1 mlm + 1 clm\"\n[checkpoints]\nevery = 1\n"),

@@ -66,7 +66,7 @@ mod tests {
             (Error::Stopped { signal: 2, left: "x".into() }, 130),
             (Error::Stopped { signal: 15, left: "x".into() }, 143),
             (Error::Stopped { signal: antlm::error::TIME_UP, left: "x".into() }, 142),
-            (Error::Diverged { step: 1, loss: f64::NAN, grad_norm: 1.0, advice: "x" }, 1),
+            (Error::Diverged { step: 1, loss: f64::NAN, grad_norm: 1.0, advice: "x".into() }, 1),
             (Error::Usage("x".into()), 2),
             (Error::data("x", "line 1", "y"), 2),
             (io(ErrorKind::NotFound), 2),

@@ -7,6 +7,7 @@ use antlm::eval::finetune::train::Moment;
 use antlm::eval::finetune::tune;
 use antlm::text::{self, prepare::Phase};
 use antlm::train::events::{Event, Listener};
+use antlm::train::health::Why;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::grouped;
@@ -112,6 +113,18 @@ impl Listener for Progress {
                 let now = Instant::now();
                 let text = self.line(event, now);
                 self.step(*step, text, now);
+            }
+            Event::Skip { step, why, loss, .. } => {
+                let loss = loss.map_or("no number".into(), |loss| format!("{loss:.3}"));
+                let why = match why {
+                    Why::NotFinite => "loss or gradient is no number",
+                    Why::Spike => "a spike",
+                };
+                self.say(&format!("step {}: skipped, {why} (loss {loss})", grouped(*step)));
+                self.speed.pause(Instant::now());
+            }
+            Event::Spike { step, loss, z, .. } => {
+                self.say(&format!("step {}: the loss leaps to {loss:.3}, z-score {z:.1}", grouped(*step)));
             }
             Event::Switch { step, block, from, to } => {
                 self.say(&format!("step {}: block {} begins, {from} -> {to}", grouped(*step), block + 1));
@@ -401,7 +414,7 @@ fn terminal_bar() -> ProgressBar {
 }
 
 /// `3 h 05 min`, `4 min 10 s`, `12 s`.
-fn duration(time: Duration) -> String {
+pub fn duration(time: Duration) -> String {
     match time.as_secs() {
         s if s >= 3600 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
         s if s >= 60 => format!("{} min {:02} s", s / 60, s % 60),

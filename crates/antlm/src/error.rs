@@ -70,7 +70,7 @@ pub enum Error {
         /// The norm of its gradient.
         grad_norm: f64,
         /// What may help.
-        advice: &'static str,
+        advice: String,
     },
     /// The engine refused an operation.
     #[error(transparent)]

@@ -46,7 +46,9 @@ fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset) -> (Vec<u32>, Vec
         let at = u64::from(index);
         let positions = at * n..(at + 1) * n;
         let step = Step { index, block: 0, in_block: at, objective, positions, ends_block: false, ends_epoch: None };
-        stepper.run(&step, 0.003, &mut weights, &|| None).unwrap().unwrap()
+        let found = stepper.gradient(&step, &weights, &|| None).unwrap().unwrap();
+        stepper.update(&found, 0.003, &mut weights).unwrap();
+        found
     });
     let outcomes = outcomes.collect();
     let ema = weights.ema.unwrap_or_default();

@@ -1,11 +1,13 @@
 //! `antlm info`: what a run has done so far.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::args;
 use crate::output::{grouped, table};
+use crate::progress::duration;
 
 pub fn run(args: &args::Info, out: &mut impl Write) -> Result<()> {
     let info = antlm::train::info::read(&args.run)?;
@@ -23,6 +25,10 @@ pub fn run(args: &args::Info, out: &mut impl Write) -> Result<()> {
     writeln!(out, "parameters  {}", grouped(info.parameters))?;
     writeln!(out, "steps       {} of {}, {state}", grouped(info.step), grouped(info.steps))?;
     writeln!(out, "words seen  {} of {}", grouped(info.words_seen), grouped(info.words))?;
+    if let Some(time) = &info.time {
+        let percent = 100.0 * time.saving / time.seconds.max(1e-9);
+        writeln!(out, "time        {}, {percent:.2} % of it saving", duration(Duration::from_secs_f64(time.seconds)))?;
+    }
     for (objective, loss) in &info.training_loss {
         writeln!(out, "last loss   {loss:.4} ({objective}, training)")?;
     }
@@ -48,6 +54,12 @@ pub fn run(args: &args::Info, out: &mut impl Write) -> Result<()> {
             out,
             "\nno dev loss: the text was too small to hold any of it out; train with --dev PATH to have one"
         )?;
+    }
+    for (count, what) in [(info.skipped, "skipped"), (info.spikes, "trained on though the loss leapt")] {
+        if count > 0 {
+            let steps = if count == 1 { "step was" } else { "steps were" };
+            writeln!(out, "\n{} {steps} {what}; log.jsonl says which", grouped(count))?;
+        }
     }
     if !info.checkpoints.is_empty() {
         writeln!(out, "\ncheckpoints")?;

@@ -226,7 +226,7 @@ fn wrong_text_is_named_and_nothing_is_left() {
     refused(folder.path(), &["prepare", "ltg-bert-tiny", "--text", "good.txt", "--out", "mine", "--quiet"], &["mine"]);
 }
 
-/// Ctrl-C ends preparing with 130 and leaves nothing; SIGTERM with 143.
+/// Ctrl-C ends preparing with 130 and leaves nothing; SIGTERM with 143; SIGUSR1 changes nothing.
 #[cfg(unix)]
 #[test]
 fn a_signal_ends_preparing_and_leaves_nothing() {
@@ -244,7 +244,9 @@ fn a_signal_ends_preparing_and_leaves_nothing() {
         // The handlers are in place before the first word about progress.
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "reading the text");
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        for signal in ["-USR1", signal] {
+            assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        }
         let rest: Vec<String> = lines.map(Result::unwrap).collect();
         assert_eq!(child.wait().unwrap().code(), Some(code), "{rest:?}");
         assert!(rest.last().unwrap().starts_with("antlm: stopped by SIG"), "{rest:?}");

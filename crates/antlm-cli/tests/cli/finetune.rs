@@ -143,7 +143,7 @@ fn what_is_read_is_said() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_leaves_what_is_done() {
+fn a_signal_leaves_what_is_done() {
     let toy = toy();
     let args = [
         "finetune",
@@ -160,13 +160,20 @@ fn ctrl_c_leaves_what_is_done() {
         "--set",
         "rte.epochs=10000",
     ];
-    let mut child = command(toy.path(), &args).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let checkpoint = toy.names("run/checkpoints").pop().unwrap();
     let folder = format!("run/results/{checkpoint}/finetune");
-    assert!(wait_until(&mut child, || toy.file(&folder).join("mrpc.2026.seed-42.json").is_file()));
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-    assert!(stderr(&output).contains("finished tasks"), "{}", stderr(&output));
-    assert_eq!(toy.names(&folder), ["mrpc.2026.seed-42.json"]);
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut child = command(toy.path(), &args).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(wait_until(&mut child, || toy.file(&folder).join("mrpc.2026.seed-42.json").is_file()));
+        // Not what a fine-tuning stops for.
+        for signal in ["-USR1", signal] {
+            assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        }
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains("finished tasks"), "{}", stderr(&output));
+        assert_eq!(toy.names(&folder), ["mrpc.2026.seed-42.json"]);
+        // The next one begins anew.
+        std::fs::remove_dir_all(toy.file(&folder)).unwrap();
+    }
 }

@@ -1,11 +1,13 @@
 //! Real signals to real processes: save and go on, stop in the midst of a dev evaluation, stop at once, the time limit,
-//! an evaluation that ends early. The rest is in `resume` (training), `command_line` (preparing), `finetune`.
+//! an evaluation and an export that end early. The rest is in `resume` (training), `command_line` (preparing),
+//! `finetune`, `compare` (sweeps) and `reading` (generating).
 #![cfg(unix)]
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::common::{Toy, command, stderr, succeeds, wait_for_lines, wait_until};
+use super::common::{Toy, command, stderr, succeeds, tree, wait_for_lines, wait_until};
 
 fn kill(child: &Child, signal: &str) {
     assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
@@ -159,4 +161,32 @@ fn an_evaluation_that_is_stopped_keeps_what_is_done() {
     let json = succeeds(toy.path(), &["eval", "run", "--data", "pairs", "--quiet", "--json"]);
     assert_eq!(json.lines().count(), 2);
     assert_eq!(toy.names(&folder), ["pairs.causal.2026.json", "pairs.mntp.2026.json"]);
+}
+
+/// An export of many milestones stops between two files and leaves nothing; SIGUSR1 does not matter to it.
+#[test]
+fn an_export_that_is_stopped_leaves_nothing() {
+    let toy = Toy::new();
+    let marks: Vec<String> = (1..=40).map(|i| (200 * i).to_string()).collect();
+    toy.train("ltg.toml", "run", &["--set", &format!("checkpoints.milestones=[{}]", marks.join(","))]);
+    let before = tree(toy.path());
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        let mut child = command(toy.path(), &["export", "run", "--milestones", "--out", "hub"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The handlers are in place before the first word about progress.
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.next().unwrap().unwrap().starts_with("1 of 41: "));
+        kill(&child, "-USR1");
+        kill(&child, signal);
+        let said: Vec<String> = lines.map(Result::unwrap).collect();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{said:?}");
+        let last = said.last().unwrap();
+        assert!(last.starts_with("antlm: stopped by SIG") && last.contains("nothing was written"), "{said:?}");
+        assert!(tree(toy.path()) == before, "{:?}", toy.names("."));
+    }
+    succeeds(toy.path(), &["export", "run", "--milestones", "--out", "hub", "--quiet"]);
+    assert_eq!(toy.names("hub").len(), 41);
 }

@@ -62,6 +62,7 @@ fn the_folder_is_as_promised(toy: &Toy, run: &str) {
             "block",
             "device",
             "hashes",
+            "health",
             "kept",
             "log",
             "optimizer_t",
@@ -218,7 +219,28 @@ fn a_run_that_diverges_says_so() {
     let message = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("step ") && message.contains("lower optimizer.lr"), "{message}");
+    assert!(message.contains("run/diverged.json"), "{message}");
     assert_eq!(message.lines().count(), 1);
+    let found = toy.json("run/diverged.json");
+    assert_eq!(found["segments"].as_array().unwrap().len(), 8);
+    assert!(["NaN", "inf"].map(Value::from).contains(&found["grad_norm"]), "{found}");
+    let tensors = found["tensors"].as_array().unwrap();
+    assert!(tensors.iter().any(|tensor| tensor["gradient"]["not_finite"].as_u64().unwrap() > 0), "{found}");
+    // Nothing was updated by what is no number. The steps before are in the log.
+    assert!(tensors.iter().all(|tensor| tensor["weights"]["not_finite"] == 0), "{found}");
+    let log = lines(&toy.read("run/log.jsonl"));
+    let steps = log.iter().filter(|line| line["event"] == "step").count() as u64;
+    assert_eq!((steps, found["step"].as_u64()), (steps, Some(steps)));
+
+    // Skipped instead, ten in a row end the run, and the log has them.
+    let args = [&["train", "llama.toml", "--text", "text.txt", "--out", "skip", "--quiet"], &set[..]].concat();
+    let output = super::common::antlm(toy.path(), &[&args[..], &["--set", "health.not_finite=skip"]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let log = lines(&toy.read("skip/log.jsonl"));
+    let skips: Vec<&Value> = log.iter().filter(|line| line["event"] == "skip").collect();
+    assert!(skips.len() == 10 && skips.iter().all(|skip| skip["why"] == "not_finite"), "{skips:?}");
+    assert!(toy.file("skip/diverged.json").exists());
+    assert!(succeeds(toy.path(), &["info", "skip"]).contains("10 steps were skipped"));
 }
 
 /// The lock of a run folder ends with its process, however that ends.

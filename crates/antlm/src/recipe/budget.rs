@@ -151,7 +151,11 @@ fn arithmetic(plan: &Plan) -> String {
 
 #[cfg(test)]
 mod tests {
+    use antlm_nn::rng::Rng;
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::objective::stream::{Layout, Order};
     use crate::recipe::plan::Facts;
     use crate::text::prepare::SourceRecord;
     use crate::text::source::Source;
@@ -234,5 +238,54 @@ mod tests {
         assert_eq!(note(&plan(&[], 4_000_000)), None, "24 epochs of little text are no ten million");
         assert_eq!(note(&plan(&[], 200_000_000)), None, "no track has so much text");
         assert_eq!(note(&plan(&["track=strict-small"], 9_920_000)), None);
+    }
+
+    proptest! {
+        /// Whatever schedule, batch, text and model to start from: a plan has the words that its steps see, counted one by one,
+        /// and a run is refused if and only if those go beyond its track; the step that crosses the limit is named.
+        #[test]
+        fn refused_if_and_only_if_a_step_goes_beyond(
+            schedule in prop::sample::select(vec![
+                "3 clm", "10 mlm", "2 clm + 8 mlm", "3 x (2 mlm + 1 clm)", "40Mw clm + 2 mlm", "6 mix(clm:1, mlm:3)",
+                "2kw clm + 9 mntp",
+            ]),
+            words in prop::collection::vec(1u32..2_000_000, 1..20), batch in 1u32..9, seed in 0u64..50,
+            track in prop::sample::select(vec![Track::None, Track::StrictSmall, Track::Strict]),
+            before in prop::sample::select(vec![0, 1, 30_000_000, 950_000_000]), exact in any::<bool>(),
+        ) {
+            let set = [
+                format!("schedule={schedule}"), format!("batch.segments={batch}"), format!("seed={seed}"),
+                format!("track={track}"),
+            ];
+            let recipe = Recipe::load("antlm-babyllama-small", &set).unwrap();
+            let segments = words.len() as u32;
+            let all = words.iter().map(|&words| u64::from(words)).sum();
+            let facts = Facts { segments, words: all, tokens: 2 * all, text_words: all };
+            let of = |segment: u32| words[segment as usize];
+            let plan = Plan::with_words(&recipe, facts, false, &of).unwrap();
+            // By counting.
+            let rng = Rng::new(seed);
+            let layout = Layout::new(&recipe.schedule.blocks(), segments, of, batch, rng).unwrap();
+            let (mut order, mut seen, mut crossed) = (Order::new(rng, segments), 0, None);
+            let most = track.allowed();
+            for step in layout.steps_from(0) {
+                seen += step.positions.clone().map(|place| u64::from(of(order.segment(place)))).sum::<u64>();
+                if crossed.is_none() && most.is_some_and(|most| seen > most.seen) {
+                    crossed = Some(u64::from(step.index));
+                }
+            }
+            prop_assert_eq!(plan.words, seen);
+            // Now and then exactly what is left.
+            let before = match most {
+                Some(most) if exact => most.seen.saturating_sub(seen),
+                _ => before,
+            };
+            let beyond = most.is_some_and(|most| all > most.text || seen + before > most.seen);
+            prop_assert_eq!(refusal(&plan, Before::Words(before)).is_some(), beyond);
+            if let Some(most) = most {
+                let limit = plan.limits.iter().find(|limit| limit.what == "seen" && limit.words == most.seen).unwrap();
+                prop_assert_eq!(limit.step, crossed);
+            }
+        }
     }
 }

@@ -96,6 +96,9 @@ pub(super) fn check(recipe: &Recipe) -> Check {
         "expected 1 or more: a run needs one to go on from",
     )?;
     need(recipe.tokenizer.min_frequency >= 1, "tokenizer.min_frequency", "expected 1 or more, got 0")?;
+    let z = recipe.health.spike_z;
+    need(z > 0.0 && z.is_finite(), "health.spike_z", format!("expected a number above 0, got {z}; 6 is usual"))?;
+    within(recipe.health.window, 2, 1000, "health.window")?;
     if let Some(used) = &recipe.used {
         within(used.vocab_size, MIN_VOCAB, recipe.model.vocab_size, "used.vocab_size")?;
     }

@@ -193,6 +193,32 @@ pub const KEYS: &[Key] = &[
          those before the first step. `\"babylm-strict-small\"` has 19 (`chck_1M` to `chck_100M`), `\"babylm-strict\"` 28. \
          Two marks in one step are refused.",
     ),
+    key(
+        "health.not_finite",
+        One(&["stop", "skip"]),
+        Some("\"stop\""),
+        "What becomes of a step whose loss or gradient is no finite number: the run ends before the weights change, or they \
+         are not changed by it; after ten in a row the run ends.",
+    ),
+    key(
+        "health.spikes",
+        One(&["off", "report", "skip"]),
+        Some("\"report\""),
+        "What becomes of a step whose loss leaps: nothing, a line in the log, or the weights are not changed by it; after ten \
+         in a row the next one is taken.",
+    ),
+    key(
+        "health.spike_z",
+        Number,
+        Some("6.0"),
+        "A loss leaps that lies so many standard deviations above the mean of the recent ones.",
+    ),
+    key(
+        "health.window",
+        Whole(2),
+        Some("100"),
+        "So many losses are the recent ones: those of the same objective in the same block; at most 1,000.",
+    ),
     key("data.name", Text, None, "What to call this part of the text in plans and reports."),
     key("data.paths", Paths, None, "Its files and folders."),
     key("data.field", Text, Some("\"text\""), "The field with the text in `.jsonl` files; each line is a document."),
@@ -279,7 +305,7 @@ impl Values {
 }
 
 /// The tables of a recipe, with what they hold; the top level first, without a name.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 14] = [
     ("", "Top level"),
     ("model", "The model's sizes."),
     ("tokenizer", "How the tokenizer is trained; its size is `model.vocab_size`."),
@@ -289,6 +315,7 @@ const TABLES: [(&str, &str); 13] = [
     ("learning_rate", "The learning-rate curve."),
     ("dev", "The text that is held out."),
     ("checkpoints", "When the run is saved."),
+    ("health", "What becomes of steps that go wrong."),
     ("data", "Where the text is, one table for each part; `--text` replaces them all."),
     ("used", "Written into a run's own `recipe.toml`: what the run was made of. Not for recipes of your own."),
     ("used.init", "Written by `antlm train --init`: the model that the run starts from."),

@@ -200,13 +200,13 @@ mod tests {
         #[test]
         fn marks_are_met_by_the_first_step_at_or_past_them(
             segments in 1u32..40, batch in 1u32..9, schedule in prop::sample::select(vec![
-                "1 clm", "2 clm + 3 mlm", "3 x (1 mlm + 1 clm)", "1kw clm + 1 mlm", "2 mix(clm:1, mlm:3)", "1.5 clm + 0.5 mntp",
+                "1 clm", "2 clm + 3 mlm", "3 x (1 mlm + 1 clm)", "1kw clm + 1 mlm", "2 mix(clm:1, mlm:3)", "3 mntp + 1kw clm",
             ]),
             gaps in prop::collection::vec(1u64..400, 1..12), seed in 0u64..50,
         ) {
             let rng = Rng::new(seed);
             let words = |i: u32| (i * 7919 + seed as u32) % 23;
-            let Ok(schedule) = Schedule::parse(schedule) else { return Ok(()) };
+            let schedule = Schedule::parse(schedule).unwrap();
             let Ok(layout) = Layout::new(&schedule.blocks(), segments, words, batch, rng) else { return Ok(()) };
             let marks: Vec<u64> = gaps.iter().scan(0, |sum, gap| { *sum += gap; Some(*sum) }).collect();
             let milestones = Milestones::Words(marks.clone());

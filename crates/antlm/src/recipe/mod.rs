@@ -78,6 +78,9 @@ pub struct Recipe {
     /// When the run is saved.
     #[serde(default)]
     pub checkpoints: Checkpoints,
+    /// What becomes of steps that go wrong.
+    #[serde(default)]
+    pub health: Health,
     /// `[[data]]`: where the text is, and how each source of it is read. May be empty; text given on the command line
     /// takes the place of all of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -287,6 +290,50 @@ pub struct Checkpoints {
 impl Default for Checkpoints {
     fn default() -> Checkpoints {
         Checkpoints { every: 500, keep_last: 2, keep_every: 0, milestones: Milestones::None }
+    }
+}
+
+/// What becomes of a step whose loss or gradient is no finite number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnNotFinite {
+    /// The run ends before the weights change.
+    #[default]
+    Stop,
+    /// The weights are not changed by it, and the run goes on; after ten in a row it ends.
+    Skip,
+}
+
+/// What becomes of a step whose loss leaps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnSpike {
+    /// Nothing: losses are not looked at.
+    Off,
+    /// It is told.
+    #[default]
+    Report,
+    /// The weights are not changed by it; after ten in a row the next one is taken.
+    Skip,
+}
+
+/// `[health]`
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// For a loss or a gradient that is no finite number.
+    pub not_finite: OnNotFinite,
+    /// For a loss that leaps.
+    pub spikes: OnSpike,
+    /// A loss leaps that lies so many standard deviations above the mean of the recent ones (6).
+    pub spike_z: f64,
+    /// So many losses are the recent ones (100): those of the same objective in the same block.
+    pub window: u32,
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health { not_finite: OnNotFinite::Stop, spikes: OnSpike::Report, spike_z: 6.0, window: 100 }
     }
 }
 

@@ -196,7 +196,13 @@ impl Plan {
         Ok(plan)
     }
 
-    fn with_words(recipe: &Recipe, dataset: Facts, assumed: bool, words: &dyn Fn(u32) -> u32) -> Result<Plan> {
+    /// As [`Plan::new`], with the words of each segment.
+    pub(super) fn with_words(
+        recipe: &Recipe,
+        dataset: Facts,
+        assumed: bool,
+        words: &dyn Fn(u32) -> u32,
+    ) -> Result<Plan> {
         let (scheduled, rng) = (recipe.schedule.blocks(), Rng::new(recipe.seed));
         let layout = Layout::new(&scheduled, dataset.segments, words, recipe.batch.segments, rng)?;
 

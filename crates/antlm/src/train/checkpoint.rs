@@ -13,8 +13,10 @@ use antlm_nn::params::Layout;
 use serde::{Deserialize, Serialize};
 
 use super::events::LogEnd;
+use super::health::Memory;
 use super::step::Weights;
 use crate::objective::Objective;
+use crate::recipe::{Checkpoints, Plan, Recipe};
 use crate::{Error, Result, files, tensor_file};
 
 /// The version of `state.json` that this build writes and reads.
@@ -53,7 +55,7 @@ pub struct Seen {
 }
 
 /// Everything besides the weights and the moments that the next step depends on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// Text, tokenizer and recipe; resuming with others is refused.
@@ -70,6 +72,9 @@ pub struct State {
     pub position: u64,
     /// Words and targets by objective.
     pub seen: BTreeMap<Objective, Seen>,
+    /// What [`Memory::judge`] goes by.
+    #[serde(default, skip_serializing_if = "Memory::is_empty")]
+    pub health: Memory,
     /// A signal came before all that follows step `step` was done (dev losses, the end of its block): resuming begins
     /// with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -249,6 +254,20 @@ fn clean(run: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What to say when there is no room for all that the run will keep.
+pub fn room(recipe: &Recipe, layout: &Layout, plan: &Plan, free: Option<u64>) -> Option<String> {
+    let ema = recipe.optimizer.ema_decay > 0.0;
+    let Checkpoints { keep_last, keep_every, .. } = recipe.checkpoints;
+    let for_good = if keep_every > 0 { plan.steps / u64::from(keep_every) } else { 0 };
+    // The newest is written before the oldest is removed.
+    let whole = (u64::from(keep_last) + 1 + for_good + plan.blocks.len() as u64).min(plan.steps + 1);
+    let weights = 4 * layout.len() as u64 * (1 + u64::from(ema)) * plan.milestones.len() as u64;
+    let bytes = whole.saturating_mul(size(layout, ema)).saturating_add(weights);
+    let free = free.filter(|&free| free < bytes)?;
+    let [bytes, free] = [bytes, free].map(|bytes| format!("{:.1} GB", bytes as f64 / 1e9));
+    Some(format!("the checkpoints of this run will take up to {bytes}, and {free} are free"))
 }
 
 /// Of the checkpoints up to `step`, which was just written, removes all but the newest `last` (at least 1) of those that

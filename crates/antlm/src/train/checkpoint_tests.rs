@@ -22,6 +22,7 @@ fn state(step: u64) -> State {
             (Objective::Clm, Seen { words: 10, targets: 12 }),
             (Objective::Mlm, Seen { words: 20, targets: 3 }),
         ]),
+        health: serde_json::from_str(r#"{"recent": {"clm": [3.25, 0.1]}, "skipped": 1}"#).unwrap(),
         unmeasured: true,
         log: LogEnd { bytes: 99, sha256: files::sha256(b"the log") },
         precision: "f32".into(),

@@ -156,9 +156,15 @@ fn equal_steps(first: &Path, second: &Path) -> Result<u64> {
 /// The next step of a log: objective, bits of loss and gradient norm.
 fn next_step(log: &mut impl Iterator<Item = Result<Event>>) -> Result<Option<(Objective, u64, u64)>> {
     for event in log {
-        if let Event::Step { objective, loss, grad_norm, .. } = event? {
-            return Ok(Some((objective, loss.to_bits(), grad_norm.to_bits())));
-        }
+        let (objective, loss, grad_norm) = match event? {
+            Event::Step { objective, loss, grad_norm, .. } => (objective, loss, grad_norm),
+            // Negative, as no step's is, so that a step that was skipped equals none that was not.
+            Event::Skip { objective, loss, grad_norm, .. } => {
+                (objective, -loss.unwrap_or(f64::INFINITY), -grad_norm.unwrap_or(f64::INFINITY))
+            }
+            _ => continue,
+        };
+        return Ok(Some((objective, loss.to_bits(), grad_norm.to_bits())));
     }
     Ok(None)
 }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::health::Why;
 use crate::objective::{Backend, Objective};
 use crate::{Error, Result, files};
 
@@ -101,6 +102,38 @@ pub enum Event {
         /// Words seen by the run, this step's included.
         words_seen: u64,
     },
+    /// A step was done, and the weights were not changed by it (`[health]`). It stands in the place of the step.
+    Skip {
+        /// Steps done, this one included.
+        step: u64,
+        /// The block, from 0 on.
+        block: u64,
+        /// What it would have taught.
+        objective: Objective,
+        /// Why.
+        why: Why,
+        /// Its loss, where that is a finite number.
+        loss: Option<f64>,
+        /// Norm of its gradient, where that is a finite number.
+        grad_norm: Option<f64>,
+        /// Of a spike: how many standard deviations its loss lies above the mean of the recent ones.
+        z: Option<f64>,
+        /// Tokens that went through the model.
+        rows: u64,
+        /// Words seen by the run, this step's included.
+        words_seen: u64,
+    },
+    /// The loss of the step before this event leapt; its update was made.
+    Spike {
+        /// Steps done, that one included.
+        step: u64,
+        /// What it taught.
+        objective: Objective,
+        /// Its loss.
+        loss: f64,
+        /// How many standard deviations it lies above the mean of the recent ones.
+        z: f64,
+    },
     /// The dev set was scored with one backend.
     Dev {
         /// Steps done.
@@ -174,10 +207,18 @@ pub enum Event {
 impl Event {
     /// True when the event follows from recipe, text and seed alone and belongs to `log.jsonl`.
     pub fn is_result(&self) -> bool {
-        use Event::{BlockEnd, Dev, End, Milestone, Start, Step, Switch};
+        use Event::{BlockEnd, Dev, End, Milestone, Skip, Spike, Start, Step, Switch};
         matches!(
             self,
-            Start { .. } | Step { .. } | Dev { .. } | Switch { .. } | BlockEnd { .. } | Milestone { .. } | End { .. }
+            Start { .. }
+                | Step { .. }
+                | Skip { .. }
+                | Spike { .. }
+                | Dev { .. }
+                | Switch { .. }
+                | BlockEnd { .. }
+                | Milestone { .. }
+                | End { .. }
         )
     }
 
@@ -188,6 +229,8 @@ impl Event {
             Event::Resume { step, .. }
             | Event::Switch { step, .. }
             | Event::Step { step, .. }
+            | Event::Skip { step, .. }
+            | Event::Spike { step, .. }
             | Event::Dev { step, .. }
             | Event::BlockEnd { step, .. }
             | Event::Milestone { step, .. }
@@ -336,7 +379,10 @@ pub struct Timing {
     /// Tokens of this step per second since the event before it; steps only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
-    /// What happened, when it was not a step: an event that is not in `log.jsonl`.
+    /// Seconds that training waited for it; checkpoints and milestones only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<f64>,
+    /// What happened, when it was not a step: an event that is not in `log.jsonl`, or a milestone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event: Option<Event>,
 }
@@ -362,6 +408,11 @@ impl TimingWriter {
         let now = Instant::now();
         Ok(TimingWriter { path: path.to_owned(), file, start: now, last: now })
     }
+
+    /// Saving begins now: what went before, part of a step or of a dev evaluation, is not its time.
+    pub fn saving(&mut self) {
+        self.last = Instant::now();
+    }
 }
 
 impl Listener for TimingWriter {
@@ -373,12 +424,14 @@ impl Listener for TimingWriter {
             self.last = now;
         }
         let (tokens_per_second, other) = match event {
-            Event::Step { rows, .. } => (Some(*rows as f64 / since.max(1e-9)), None),
+            Event::Step { rows, .. } | Event::Skip { rows, .. } => (Some(*rows as f64 / since.max(1e-9)), None),
+            Event::Milestone { .. } => (None, Some(event.clone())),
             event if event.is_result() => return Ok(()),
             event => (None, Some(event.clone())),
         };
+        let took = matches!(event, Event::Checkpoint { .. } | Event::Milestone { .. }).then_some(since);
         let seconds = now.duration_since(self.start).as_secs_f64();
-        let line = Timing { step: event.step(), seconds, tokens_per_second, event: other };
+        let line = Timing { step: event.step(), seconds, tokens_per_second, took, event: other };
         write_line(&mut self.file, &line).map_err(Error::io(&self.path))?;
         Ok(())
     }
@@ -448,133 +501,5 @@ fn write_line(file: &mut impl Write, value: &impl Serialize) -> std::io::Result<
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(step: u64) -> Event {
-        Event::Step {
-            step,
-            block: 0,
-            epoch: 0,
-            objective: Objective::Clm,
-            loss: 1.0 / 3.0,
-            lr: 1e-3,
-            grad_norm: 2.5,
-            rows: 1024,
-            targets: 1016,
-            words_seen: 700 * step,
-        }
-    }
-
-    fn saved(step: u64) -> Event {
-        Event::Checkpoint { step, path: "checkpoints/step-000000002".into(), kept: false }
-    }
-
-    fn read(path: &Path) -> Vec<Event> {
-        read_log(path, open(path).unwrap()).collect::<Result<_>>().unwrap()
-    }
-
-    #[test]
-    fn a_resumed_log_has_the_bytes_of_an_uninterrupted_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
-        let mut log = LogWriter::open(&whole, &LogEnd::default()).unwrap();
-        for event in [step(1), step(2), saved(2), step(3), Event::End { step: 3, words_seen: 2100 }] {
-            log.event(&event).unwrap();
-        }
-        log.sync().unwrap();
-
-        let mut log = LogWriter::open(&cut, &LogEnd::default()).unwrap();
-        log.event(&step(1)).unwrap();
-        log.event(&step(2)).unwrap();
-        let end = log.sync().unwrap();
-        for event in [saved(2), step(3), Event::Stop { step: 3, signal: 2 }] {
-            log.event(&event).unwrap();
-        }
-        drop(log);
-        std::fs::OpenOptions::new().append(true).open(&cut).unwrap().write_all(b"{\"event\":\"st").unwrap();
-        assert_eq!(read(&cut).len(), 3);
-
-        let mut log = LogWriter::open(&cut, &end).unwrap();
-        log.event(&step(3)).unwrap();
-        log.event(&Event::End { step: 3, words_seen: 2100 }).unwrap();
-        assert_eq!(log.sync().unwrap().bytes, std::fs::metadata(&cut).unwrap().len());
-        drop(log);
-        assert_eq!(std::fs::read(&whole).unwrap(), std::fs::read(&cut).unwrap());
-        assert_eq!(read(&whole)[1], step(2));
-        assert_eq!(read(&whole).len(), 4);
-    }
-
-    #[test]
-    fn a_log_that_does_not_fit_the_checkpoint_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log.jsonl");
-        std::fs::write(&path, "{}\n{}\n").unwrap();
-        for (bytes, expected) in [(7, "byte 6: the log ends here"), (6, "damaged or changed")] {
-            let end = LogEnd { bytes, sha256: files::sha256(b"{}\n[]\n") };
-            let error = LogWriter::open(&path, &end).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains("log.jsonl"), "{error}");
-            assert_eq!(std::fs::read(&path).unwrap(), b"{}\n{}\n");
-        }
-    }
-
-    #[test]
-    fn foreign_lines_are_errors_with_their_number() {
-        for (log, expected) in [
-            ("{\"event\":\"end\",\"step\":1,\"words_seen\":1}\nhello\n", "log.jsonl: line 2, column 1"),
-            ("{\"event\":\"party\",\"step\":1}\n", "party"),
-            ("{\"event\":\"end\",\"step\":1,\"words_seen\":1,\"x\":2}\n", "x"),
-            ("\n", "line 1"),
-            (&"x".repeat(1 << 21), "line 1: too long"),
-        ] {
-            let results: Vec<Result<Event>> = read_log("log.jsonl", log.as_bytes()).collect();
-            let error = results.last().unwrap().as_ref().unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn timing_has_the_seconds_and_what_the_log_leaves_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("timing.jsonl");
-        for part in [[step(1), saved(1)], [step(2), Event::Stop { step: 2, signal: 15 }]] {
-            let mut timing = TimingWriter::open(&path).unwrap();
-            part.iter().for_each(|event| timing.event(event).unwrap());
-        }
-        let lines: Vec<Timing> = read_timing(&path, open(&path).unwrap()).collect::<Result<_>>().unwrap();
-        assert_eq!(lines.iter().map(|line| line.step).collect::<Vec<_>>(), [1, 1, 2, 2]);
-        assert_eq!(lines[1].event, Some(saved(1)));
-        assert!(lines[0].tokens_per_second.unwrap() > 0.0 && lines[0].seconds >= 0.0 && lines[0].event.is_none());
-    }
-
-    #[test]
-    fn the_first_step_after_a_switch_is_as_slow_as_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("timing.jsonl");
-        let mut timing = TimingWriter::open(&path).unwrap();
-        let (from, to) = (Objective::Clm, Objective::Mlm);
-        timing.event(&step(1)).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        timing.event(&Event::Switch { step: 1, block: 1, from, to }).unwrap();
-        timing.event(&step(2)).unwrap();
-        let Event::Step { rows, .. } = step(2) else { unreachable!() };
-        let lines: Vec<Timing> = read_timing(&path, open(&path).unwrap()).collect::<Result<_>>().unwrap();
-        let speed = lines[1].tokens_per_second.unwrap();
-        assert!(speed <= rows as f64 / 0.05, "{speed}");
-    }
-
-    #[test]
-    fn listeners_in_a_row_all_hear_it() {
-        let heard = std::cell::RefCell::new(Vec::new());
-        let mut row: Vec<Box<dyn Listener + '_>> = Vec::new();
-        for name in ["a", "b"] {
-            let heard = &heard;
-            row.push(Box::new(move |event: &Event| {
-                heard.borrow_mut().push((name, event.step()));
-                Ok(())
-            }));
-        }
-        row.event(&step(5)).unwrap();
-        assert_eq!(*heard.borrow(), [("a", 5), ("b", 5)]);
-    }
-}
+#[path = "events_tests.rs"]
+mod tests;

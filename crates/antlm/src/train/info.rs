@@ -32,6 +32,13 @@ pub struct Info {
     pub words: u64,
     /// The schedule is done.
     pub finished: bool,
+    /// Steps that were skipped (`[health]`).
+    pub skipped: u64,
+    /// Steps whose losses leapt, and which were not skipped.
+    pub spikes: u64,
+    /// How long it took, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
     /// Each objective's last training loss, in nats per target.
     pub training_loss: BTreeMap<Objective, f64>,
     /// All dev losses, oldest first.
@@ -41,6 +48,32 @@ pub struct Info {
     /// Of an imported model: where it comes from. It has no log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub imported: Option<String>,
+}
+
+/// How long a run took, stops left out: from `timing.jsonl`, which the results do not depend on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Time {
+    /// Seconds of all its processes, from the run's opening to their last line.
+    pub seconds: f64,
+    /// Seconds of those in which training waited for checkpoints and milestones to be written.
+    pub saving: f64,
+}
+
+impl Time {
+    /// Reads `timing.jsonl`; nothing where that is not there, is empty or cannot be read: no result depends on it.
+    fn read(timing: &Path) -> Option<Time> {
+        let (mut time, mut last) = (Time::default(), None);
+        for line in events::read_timing(timing, events::open(timing).ok()?) {
+            let line = line.ok()?;
+            // Each process begins again at 0.
+            let resumed = matches!(line.event, Some(Event::Resume { .. }));
+            let before = last.filter(|&before| !resumed && before <= line.seconds).unwrap_or(0.0);
+            time.seconds += line.seconds - before;
+            time.saving += line.took.unwrap_or(0.0);
+            last = Some(line.seconds);
+        }
+        last.map(|_| time)
+    }
 }
 
 /// A dev loss of a run.
@@ -86,6 +119,7 @@ pub fn read(run: &Path) -> Result<Info> {
                 info.add(event?);
             }
             info.check(run, &log)?;
+            info.time = Time::read(&run.join(run_folder::TIMING));
         }
     }
     for entry in checkpoint::list(run)? {
@@ -143,6 +177,11 @@ impl Info {
                 self.training_loss.insert(objective, loss);
                 self.words_seen = words_seen;
             }
+            Event::Skip { words_seen, .. } => {
+                self.skipped += 1;
+                self.words_seen = words_seen;
+            }
+            Event::Spike { .. } => self.spikes += 1,
             Event::Dev { step, block, at, backend, loss, unigram, .. } => {
                 let worse_than_unigram = loss > unigram;
                 self.dev.push(DevLoss { step, block, at, backend, loss, worse_than_unigram });
@@ -208,5 +247,27 @@ mod tests {
         assert!(info.dev[0].worse_than_unigram);
         let saved = Saved { step: 3, kept: Some(true), folder: "checkpoints/step-000000003".into() };
         assert_eq!(info.checkpoints, [saved]);
+    }
+
+    #[test]
+    fn the_time_of_all_processes_is_added_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(run_folder::TIMING);
+        assert_eq!(Time::read(&path), None);
+        let resume = r#""event":{"event":"resume","step":1,"steps":9,"words_seen":9,"words":9,"path":"x"}"#;
+        let saved = r#""event":{"event":"checkpoint","step":1,"path":"x","kept":false}"#;
+        let lines = [
+            r#"{"step":1,"seconds":2.0,"tokens_per_second":9.0}"#.to_owned(),
+            format!(r#"{{"step":1,"seconds":2.5,"took":0.5,{saved}}}"#),
+            // Killed; the next one took longer to begin than the first one in all.
+            format!(r#"{{"step":1,"seconds":3.0,{resume}}}"#),
+            format!(r#"{{"step":1,"seconds":4.0,"took":0.25,{saved}}}"#),
+            // Begun anew, without a checkpoint.
+            r#"{"step":1,"seconds":1.0}"#.to_owned(),
+        ];
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+        assert_eq!(Time::read(&path), Some(Time { seconds: 7.5, saving: 0.75 }));
+        std::fs::write(&path, "{}\n").unwrap();
+        assert_eq!(Time::read(&path), None);
     }
 }

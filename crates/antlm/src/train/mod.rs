@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod compare;
 pub mod dev;
 pub mod events;
+pub mod health;
 pub mod info;
 pub mod input;
 pub mod run;

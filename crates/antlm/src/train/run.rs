@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use antlm_nn::params;
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::Pool;
 
 use super::checkpoint::{self, Hashes, Seen, State};
 use super::dev::DevSet;
 use super::events::{self, Event, Listener, LogEnd, LogWriter, Moment, TimingWriter};
+use super::health::{self, Memory, Verdict};
 use super::run_folder::{self, Environment, RunFolder};
-use super::step::{Stepper, Weights};
+use super::step::{Outcome, Stepper, Weights};
 use super::trained::Trained;
 use crate::model::Model;
 use crate::objective::stream::{Layout, Order, Step, position_of_word};
@@ -38,6 +38,7 @@ pub struct Run {
     weights: Weights,
     seen: BTreeMap<crate::objective::Objective, Seen>,
     step: u64,
+    health: Memory,
     log: LogWriter,
     timing: TimingWriter,
     /// What is to be said when it begins (damaged checkpoints that were passed over), and the checkpoint that it goes on
@@ -81,7 +82,7 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     let record = |init: &Trained| -> Result<InitialModel> {
         let weights = files::sha256_file(&init.checkpoint.join(checkpoint::MODEL))?;
         let checkpoint = std::path::absolute(&init.checkpoint).map_err(Error::io(&init.checkpoint))?;
-        let words = match words_before(init) {
+        let words = match init.words_before() {
             Before::Words(words) => Some(words),
             Before::Unknown => None,
         };
@@ -105,7 +106,7 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     let model = Model::new(&recipe.config())?;
     // What cannot be run, or may not, is refused before anything is written.
     let plan = Plan::of(&recipe, &prepared)?;
-    if let Some(why) = budget::refusal(&plan, init.as_ref().map_or(Before::Words(0), words_before)) {
+    if let Some(why) = budget::refusal(&plan, init.as_ref().map_or(Before::Words(0), Trained::words_before)) {
         return Err(Error::Usage(why));
     }
     let folder = RunFolder::create(out)?;
@@ -117,34 +118,8 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     let params = init.map_or_else(|| model.init(recipe.seed), |init| init.params);
     let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
     let run = Run::open(recipe, model, prepared, folder, weights, &text, &LogEnd::default())?;
-    let room = room(&run.recipe, run.model.layout(), &plan, files::available(run.path()));
+    let room = checkpoint::room(&run.recipe, run.model.layout(), &plan, files::available(run.path()));
     Ok(Run { warnings: budget::note(&plan).into_iter().chain(room).collect(), ..run })
-}
-
-/// What to say when there is no room for all that the run will keep.
-fn room(recipe: &Recipe, layout: &params::Layout, plan: &Plan, free: Option<u64>) -> Option<String> {
-    let ema = recipe.optimizer.ema_decay > 0.0;
-    let Checkpoints { keep_last, keep_every, .. } = recipe.checkpoints;
-    let for_good = if keep_every > 0 { plan.steps / u64::from(keep_every) } else { 0 };
-    // The newest is written before the oldest is removed.
-    let whole = (u64::from(keep_last) + 1 + for_good + plan.blocks.len() as u64).min(plan.steps + 1);
-    let weights = 4 * layout.len() as u64 * (1 + u64::from(ema)) * plan.milestones.len() as u64;
-    let bytes = whole.saturating_mul(checkpoint::size(layout, ema)).saturating_add(weights);
-    let free = free.filter(|&free| free < bytes)?;
-    let [bytes, free] = [bytes, free].map(|bytes| format!("{:.1} GB", bytes as f64 / 1e9));
-    Some(format!("the checkpoints of this run will take up to {bytes}, and {free} are free"))
-}
-
-/// What a model had seen before it is trained on; a run that itself started from another model counts that, too.
-fn words_before(init: &Trained) -> Before {
-    let own = init.state.seen.values().map(|seen| seen.words).sum::<u64>();
-    let used = init.recipe.used.as_ref();
-    match used.and_then(|used| used.init.as_ref()).map(|init| init.words) {
-        _ if init.recipe.imported.is_some() => Before::Unknown,
-        None => Before::Words(own),
-        Some(Some(words)) => Before::Words(own.saturating_add(words)),
-        Some(None) => Before::Unknown,
-    }
 }
 
 /// The weights of a run before its first step.
@@ -227,6 +202,7 @@ pub fn resume(out: &Path) -> Result<Run> {
         return Err(Error::data(saved.path.join("state.json"), "sha256", what));
     }
     let mut run = Run::open(recipe, model, prepared, folder, saved.weights, &text, &state.log)?;
+    run.health = state.health;
     (run.step, run.seen, run.saved) = (state.step, state.seen, Some(state.step));
     run.warnings = warnings.iter().map(Error::to_string).collect();
     (run.resumed, run.unmeasured) = (Some(saved.path), state.unmeasured);
@@ -282,6 +258,7 @@ impl Run {
             weights,
             seen: BTreeMap::new(),
             step: 0,
+            health: Memory::default(),
             log,
             timing,
             warnings: Vec::new(),
@@ -333,6 +310,8 @@ impl Run {
             grads: vec![0.0; self.weights.params.len()],
             pool: Pool::default(),
         };
+        // Of an earlier try; most runs have none.
+        let _ = std::fs::remove_file(self.folder.path().join(run_folder::DIVERGED));
         let words = layout.blocks.iter().map(|span| span.words).sum();
         self.begin(&layout, words, listener)?;
         if self.saved.is_none() && self.step == 0 {
@@ -343,10 +322,16 @@ impl Run {
         }
         for step in layout.steps_from(self.step) {
             let lr = recipe.learning_rate_at(&layout, &step);
-            let done = match stepper.run(&step, lr, &mut self.weights, cancel)? {
+            let done = match stepper.gradient(&step, &self.weights, cancel)? {
                 Ok(done) => done,
                 Err(signal) => return Err(self.stop(&layout, signal, listener)?),
             };
+            let verdict = self.health.judge(&recipe.health, &step, done.targets, done.loss, done.grad_norm);
+            match verdict {
+                Verdict::Take(_) => stepper.update(&done, lr, &mut self.weights)?,
+                Verdict::Skip(..) => {}
+                Verdict::Stop => return Err(self.diverged(&step, lr, &done, &mut stepper)?),
+            }
             if let Some(from) = switch(&layout, &step) {
                 let (block, to) = (step.block as u64, step.objective);
                 self.emit(&Event::Switch { step: self.step, block, from, to }, listener)?;
@@ -355,21 +340,7 @@ impl Run {
             let seen = self.seen.entry(step.objective).or_default();
             seen.words += done.words;
             seen.targets += done.targets;
-            self.emit(
-                &Event::Step {
-                    step: self.step,
-                    block: step.block as u64,
-                    epoch: step.positions.start / u64::from(layout.segments),
-                    objective: step.objective,
-                    loss: done.loss,
-                    lr,
-                    grad_norm: done.grad_norm,
-                    rows: done.rows,
-                    targets: done.targets,
-                    words_seen: self.words_seen(),
-                },
-                listener,
-            )?;
+            self.tell(&layout, &step, lr, &done, verdict, listener)?;
 
             self.unmeasured = true;
             self.after(&layout, &dev, &mut stepper.pool, listener, cancel)?;
@@ -378,6 +349,48 @@ impl Run {
         self.emit(&Event::End { step: self.step, words_seen: self.words_seen() }, listener)?;
         self.log.sync()?;
         Ok(())
+    }
+
+    /// Tells of a step that was done.
+    fn tell(
+        &mut self,
+        layout: &Layout,
+        step: &Step,
+        lr: f64,
+        done: &Outcome,
+        verdict: Verdict,
+        listener: &mut dyn Listener,
+    ) -> Result<()> {
+        let (number, block, objective) = (self.step, step.block as u64, step.objective);
+        let (Outcome { loss, grad_norm, rows, targets, .. }, words_seen) = (*done, self.words_seen());
+        if let Verdict::Skip(why, z) = verdict {
+            let [loss, grad_norm] = [loss, grad_norm].map(|x| x.is_finite().then_some(x));
+            let event = Event::Skip { step: number, block, objective, why, loss, grad_norm, z, rows, words_seen };
+            return self.emit(&event, listener);
+        }
+        let epoch = step.positions.start / u64::from(layout.segments);
+        let event =
+            Event::Step { step: number, block, epoch, objective, loss, lr, grad_norm, rows, targets, words_seen };
+        self.emit(&event, listener)?;
+        match verdict {
+            Verdict::Take(Some(z)) => self.emit(&Event::Spike { step: number, objective, loss, z }, listener),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps what is known of a step without a number, and gives the error that ends the run. The weights are as they
+    /// were before it.
+    fn diverged(&self, step: &Step, lr: f64, done: &Outcome, stepper: &mut Stepper<'_>) -> Result<Error> {
+        let Outcome { loss, grad_norm, .. } = *done;
+        let (segments, of) = (stepper.segments(step), (&self.weights.params[..], &stepper.grads[..]));
+        let found = health::diagnosis(step, &segments, (lr, loss, grad_norm), self.model.layout(), of);
+        self.folder.write(run_folder::DIVERGED, format!("{found:#}\n").as_bytes())?;
+        let advice = format!(
+            "{} has the norms of every tensor; try a lower optimizer.lr, a longer learning_rate.warmup or a lower \
+             optimizer.clip",
+            self.folder.path().join(run_folder::DIVERGED).display()
+        );
+        Ok(Error::Diverged { step: step.index, loss, grad_norm, advice })
     }
 
     /// What follows the step that was done last: dev losses, the end of its block, a checkpoint.
@@ -508,6 +521,7 @@ impl Run {
     /// Keeps the weights if so many steps are a milestone.
     fn milestone(&mut self, layout: &Layout, listener: &mut dyn Listener) -> Result<()> {
         let Some(name) = self.milestones.get(&self.step).cloned() else { return Ok(()) };
+        self.timing.saving();
         let state = self.state(layout)?;
         checkpoint::save_milestone(self.folder.path(), &name, &state, self.model.layout(), &self.weights)
             .map_err(|e| self.full(e))?;
@@ -530,6 +544,7 @@ impl Run {
             optimizer_t: self.weights.t,
             block: block as u64,
             position,
+            health: self.health.clone(),
             unmeasured: self.unmeasured,
             seen: self.seen.clone(),
             log: self.log.sync()?,
@@ -540,6 +555,7 @@ impl Run {
 
     /// Writes a checkpoint of the run as it is, and removes what it makes needless.
     fn save(&mut self, layout: &Layout, kept: bool) -> Result<PathBuf> {
+        self.timing.saving();
         let state = self.state(layout)?;
         let run = self.folder.path();
         let path = checkpoint::save(run, &state, self.model.layout(), &self.weights, kept)?;

@@ -94,6 +94,8 @@ pub const TOKENIZER: &str = "tokenizer.json";
 pub const LOG: &str = "log.jsonl";
 /// Seconds, and what depends on the day.
 pub const TIMING: &str = "timing.jsonl";
+/// What is known of the step that ended the run because its loss or gradient was no number.
+pub const DIVERGED: &str = "diverged.json";
 /// The machine.
 pub const ENVIRONMENT: &str = "environment.json";
 

@@ -6,12 +6,12 @@ use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Dropout, Pool, Tape};
 use rayon::prelude::*;
 
+use crate::Result;
 use crate::model::Model;
 use crate::objective::stream::{Order, Step};
 use crate::objective::{Batch, Objective, SegmentTokens, build};
 use crate::recipe::{OptimizerKind, Recipe};
 use crate::text::dataset::Dataset;
-use crate::{Error, Result};
 
 /// The numbers that training changes.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,20 +189,24 @@ pub struct Stepper<'a> {
 }
 
 impl Stepper<'_> {
-    /// Does one step, or stops before a micro-batch when `cancel` gives a signal, which is then in `Err`: the weights
-    /// are as they were. A step without any target changes nothing.
+    /// The segments of a step.
+    pub fn segments(&mut self, step: &Step) -> Vec<u32> {
+        step.positions.clone().map(|position| self.order.segment(position)).collect()
+    }
+
+    /// Loss and gradient of a step; the gradient is left in `grads`, the weights are as they were. Stops before a
+    /// micro-batch when `cancel` gives a signal, which is then in `Err`.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when loss or gradient is not a finite number: then the weights are as they were.
-    pub fn run(
+    /// The engine's.
+    pub fn gradient(
         &mut self,
         step: &Step,
-        lr: f64,
-        weights: &mut Weights,
+        weights: &Weights,
         cancel: &dyn Fn() -> Option<i32>,
     ) -> Result<std::result::Result<Outcome, i32>> {
+        let segments = self.segments(step);
         let (recipe, data) = (self.recipe, self.data);
-        let segments: Vec<u32> = step.positions.clone().map(|position| self.order.segment(position)).collect();
         let words = segments.iter().map(|&i| u64::from(data.segment(i).words)).sum();
         let packing = Packing { recipe, objective: step.objective, rng: self.rng, step: step.index };
         let batches = packing.batches(data, segments.into_iter());
@@ -210,25 +214,27 @@ impl Stepper<'_> {
         let regularizers = Regularizers { dropout, z_loss: recipe.optimizer.z_loss as f32 };
         let (grads, pool) = (&mut self.grads, &mut self.pool);
         let found = gradient_unless(cancel, self.model, &weights.params, &batches, regularizers, grads, pool)?;
-        let (loss, rows, targets) = match found {
-            Ok(found) => found,
-            Err(signal) => return Ok(Err(signal)),
-        };
         let grad_norm = global_norm(&self.grads);
-        if !(loss.is_finite() && grad_norm.is_finite()) {
-            let advice = "try a lower optimizer.lr, a longer learning_rate.warmup or a lower optimizer.clip";
-            return Err(Error::Diverged { step: step.index, loss, grad_norm, advice });
+        Ok(found.map(|(loss, rows, targets)| Outcome { loss, grad_norm, rows, targets, words }))
+    }
+
+    /// Updates the weights by the gradient of a step. One without any target changes nothing.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn update(&self, found: &Outcome, lr: f64, weights: &mut Weights) -> Result<()> {
+        if found.targets == 0 {
+            return Ok(());
         }
-        if targets > 0 {
-            weights.t += 1;
-            let update = Update { t: weights.t, lr, grad_scale: clip_coefficient(grad_norm, recipe.optimizer.clip) };
-            let Weights { params, m, v, ema, .. } = weights;
-            optimizer(recipe).step(self.model.layout(), params, &self.grads, m, v, update)?;
-            if let Some(ema) = ema {
-                average(ema, params, recipe.optimizer.ema_decay);
-            }
+        let recipe = self.recipe;
+        weights.t += 1;
+        let update = Update { t: weights.t, lr, grad_scale: clip_coefficient(found.grad_norm, recipe.optimizer.clip) };
+        let Weights { params, m, v, ema, .. } = weights;
+        optimizer(recipe).step(self.model.layout(), params, &self.grads, m, v, update)?;
+        if let Some(ema) = ema {
+            average(ema, params, recipe.optimizer.ema_decay);
         }
-        Ok(Ok(Outcome { loss, grad_norm, rows, targets, words }))
+        Ok(())
     }
 }
 

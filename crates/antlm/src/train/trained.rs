@@ -8,6 +8,7 @@ use super::run_folder;
 use crate::model::{Config, Kind, Model};
 use crate::objective::Backend;
 use crate::recipe::Recipe;
+use crate::recipe::budget::Before;
 use crate::text::prepare;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result, files};
@@ -111,6 +112,18 @@ impl Trained {
             None => seen.map(|(&objective, _)| objective).collect(),
         };
         objectives.into_iter().map(|objective| objective.backend()).collect()
+    }
+
+    /// What the model had seen before it is trained on; a run that itself started from another model counts that, too.
+    pub fn words_before(&self) -> Before {
+        let own = self.state.seen.values().map(|seen| seen.words).sum::<u64>();
+        let used = self.recipe.used.as_ref();
+        match used.and_then(|used| used.init.as_ref()).map(|init| init.words) {
+            _ if self.recipe.imported.is_some() => Before::Unknown,
+            None => Before::Words(own),
+            Some(Some(words)) => Before::Words(own.saturating_add(words)),
+            Some(None) => Before::Unknown,
+        }
     }
 
     /// The backend of what the run's last block teaches.

@@ -4,12 +4,14 @@
 
 use std::cell::Cell;
 
+use antlm::objective::schedule::Schedule;
 use antlm::recipe::{Milestones, Recipe};
 use antlm::text::prepare::prepare;
-use antlm::train::events::Event;
+use antlm::train::events::{Event, read_log};
 use antlm::train::trained::Trained;
 use antlm::train::{checkpoint, input, run};
 use antlm::{Error, Result};
+use antlm_nn::rng::{Rng, Stream};
 
 use super::toy::{Toy, read};
 
@@ -88,7 +90,9 @@ fn milestones_are_kept_at_their_marks() {
     let mut count = |event: &Event| {
         match event {
             Event::Start { .. } => drop(seen.insert(0, 0)),
-            Event::Step { step, words_seen, .. } => drop(seen.insert(*step, *words_seen)),
+            Event::Step { step, words_seen, .. } | Event::Skip { step, words_seen, .. } => {
+                seen.insert(*step, *words_seen);
+            }
             _ => {}
         }
         Ok(())
@@ -106,6 +110,65 @@ fn milestones_are_kept_at_their_marks() {
     let error = run::create(&dense, prepared, &toy.run("dense")).err().unwrap().to_string();
     assert!(error.contains("chck_700 and chck_701 fall into one step"), "{error}");
     assert!(!toy.run("dense").exists());
+}
+
+/// Random schedules, batches and marks, killed at random events until they are done: the milestones are the same as
+/// without a kill, none missing, none twice in the log, each with the words that the steps until it saw.
+#[test]
+fn milestones_of_random_runs_with_random_kills() {
+    let toy = Toy::new();
+    let (mut kills, mut reached) = (0, 0);
+    for case in 0..12 {
+        let mut random = Rng::new(20).draws(Stream::ORDER, case, 0);
+        let mut recipe = toy.recipe.clone();
+        let schedules = ["1 clm + 2 mlm", "2 mix(clm:1, mlm:2)", "1kw mntp + 1 clm", "2 x (1 mlm + 1 clm)"];
+        recipe.schedule = Schedule::parse(schedules[random.below(4) as usize]).unwrap();
+        recipe.batch.segments = 8 + random.below(40);
+        recipe.checkpoints.every = 1 + random.below(4);
+        // A step of 47 segments has fewer words than lie between two marks.
+        let mut marks = vec![1 + u64::from(random.below(300))];
+        for _ in 0..5 {
+            marks.push(marks[marks.len() - 1] + 260 + u64::from(random.below(200)));
+        }
+        recipe.checkpoints.milestones = Milestones::Words(marks.clone());
+        let name = format!("random-{case}");
+        let prepared = antlm::text::prepare::open(toy.path().join("prepared"), recipe.seq_len).unwrap();
+        let mut run = run::create(&recipe, prepared, &toy.run(&name)).unwrap();
+        for life in 0.. {
+            assert!(life < 200, "no progress");
+            if run.train(&mut fails_at(6 + u64::from(random.below(12))), &|| None).is_ok() {
+                break;
+            }
+            kills += 1;
+            run = run::resume(&toy.run(&name)).unwrap();
+        }
+        // By counting, from the log.
+        let log = toy.run(&name).join("log.jsonl");
+        let log: Vec<Event> = read_log(&log, &read(&log)[..]).collect::<Result<_>>().unwrap();
+        let (mut expected, mut left) = (vec![("chck_0M".to_owned(), 0, 0)], marks.iter().peekable());
+        let mut found = Vec::new();
+        for event in log {
+            match event {
+                Event::Step { step, words_seen, .. } | Event::Skip { step, words_seen, .. } => {
+                    if let Some(mark) = left.next_if(|&&mark| mark <= words_seen) {
+                        expected.push((format!("chck_{mark}"), step, words_seen));
+                    }
+                }
+                Event::Milestone { step, name, words_seen } => found.push((name, step, words_seen)),
+                _ => {}
+            }
+        }
+        assert_eq!(found, expected, "{recipe:?}");
+        reached += found.len();
+        let folder = toy.run(&name).join(checkpoint::MILESTONES);
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), found.len(), "{name}");
+        for (name, step, words) in found {
+            let (state, _) = checkpoint::read_state(&folder.join(&name)).unwrap();
+            let seen: u64 = state.seen.values().map(|seen| seen.words).sum();
+            assert_eq!((state.step, seen), (step, words), "{name}");
+        }
+    }
+    assert!(kills > 20 && reached > 30, "{kills} kills, {reached} milestones");
 }
 
 #[test]

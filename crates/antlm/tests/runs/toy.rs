@@ -36,6 +36,11 @@ impl Toy {
             "optimizer.ema_decay=0.9",
             "optimizer.z_loss=0.001",
             "dev.max_segments=2",
+            // So that some of the few steps are skipped, and some told.
+            "health.spikes=skip",
+            "health.spike_z=0.001",
+            "health.window=2",
+            "model.hidden_dropout=0.5",
         ];
         let recipe = Recipe::load("ltg-bert-tiny", &set.map(String::from)).unwrap();
         let mut text = Vec::new();
@@ -46,8 +51,9 @@ impl Toy {
         let prepared = prepare(&options, folder.path().join("prepared"), &mut |_| {}, &|| false).unwrap();
         assert!(prepared.dev.is_some(), "dev losses are part of the run");
         let mut toy = Toy { folder, recipe, steps: 0, events: 0 };
-        let (steps, events) = (Cell::new(0), Cell::new(0));
+        let (steps, events, skipped) = (Cell::new(0), Cell::new(0), Cell::new(0));
         let mut count = |event: &Event| {
+            skipped.set(skipped.get() + u64::from(matches!(event, Event::Skip { .. })));
             steps.set(event.step());
             events.set(events.get() + 1);
             Ok(())
@@ -55,6 +61,7 @@ impl Toy {
         toy.start("whole").unwrap().train(&mut count, &|| None).unwrap();
         (toy.steps, toy.events) = (steps.get(), events.get());
         assert!((9..20).contains(&toy.steps), "{}", toy.steps);
+        assert!((1..toy.steps / 2).contains(&skipped.get()), "{} steps were skipped", skipped.get());
         toy
     }
 

@@ -102,7 +102,7 @@ impl Job<'_> {
                 })?;
                 let norm = global_norm(&grads);
                 if !(loss.is_finite() && norm.is_finite()) {
-                    let advice = "try a lower learning rate: --set lr=1e-5";
+                    let advice = "try a lower learning rate: --set lr=1e-5".into();
                     return Err(Error::Diverged { step: step as u32, loss, grad_norm: norm, advice });
                 }
                 let grad_scale = if settings.clip > 0.0 { clip_coefficient(norm, settings.clip) } else { 1.0 };
