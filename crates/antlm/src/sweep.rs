@@ -168,6 +168,26 @@ impl Sweep {
         let paths =
             sweep.text.iter_mut().chain(&mut sweep.dev).chain([&mut sweep.out]).chain(data.into_iter().flatten());
         paths.for_each(|path| *path = if folder == Path::new(".") { path.clone() } else { folder.join(&*path) });
+        // What runs are to be evaluated on is asked for before they are trained.
+        let data = [
+            ("eval.data", sweep.eval.as_ref().map(|eval| &eval.data)),
+            ("finetune.data", sweep.finetune.as_ref().map(|finetune| &finetune.data)),
+        ];
+        for (place, folder) in data {
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                return wrong(place, format!("{}: no such folder", folder.display()));
+            }
+        }
+        if let Some(eval) = &sweep.eval {
+            for &task in &eval.tasks {
+                if find::find(&eval.data, task, Set::Full)?.is_none() {
+                    return wrong("eval.tasks", format!("no data of {task} in {}", eval.data.display()));
+                }
+            }
+            if sweep.tasks()?.is_empty() {
+                return wrong("eval.data", format!("{}: no data of any task", eval.data.display()));
+            }
+        }
         let jobs = sweep.jobs();
         for (index, job) in jobs.iter().enumerate() {
             sweep.recipe(job)?;
@@ -354,6 +374,10 @@ mod tests {
             (format!("{GOOD}[eval]\ndata = \"x\"\nbackend = []\n"), "did you mean `backends`?"),
             (format!("{GOOD}[eval]\ndata = \"x\"\ntasks = [\"blimb\"]\n"), "did you mean `blimp`?"),
             (format!("{GOOD}[finetune]\ndata = \"x\"\npreset = \"2023\"\n"), "2024 and 2026"),
+            (format!("{GOOD}[finetune]\ndata = \"x\"\npreset = \"2024\"\n"), "finetune.data"),
+            (format!("{GOOD}[eval]\ndata = \"pears\"\n"), "pears: no such folder"),
+            (format!("{GOOD}[eval]\ndata = \".\"\n"), "no data of any task"),
+            (format!("{GOOD}[eval]\ndata = \".\"\ntasks = [\"blimp\"]\n"), "no data of blimp"),
             (GOOD.replace("[1, 2]", "[]"), "at least one"),
             (GOOD.replace("[1, 2]", "[1, 1]"), "the same run"),
             (GOOD.replace("[1, 2]", &format!("{:?}", (0..600).collect::<Vec<_>>())), "make 1200 runs; at most 1000"),

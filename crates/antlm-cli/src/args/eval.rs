@@ -215,7 +215,8 @@ pub enum Format {
 /// Write the files of a submission to BabyLM 2025 or 2026, from what was evaluated before
 #[derive(Args)]
 #[command(after_help = "\
-Example:
+Examples:
+  antlm submit runs/first --track strict-small --backend mlm --data evaluation_data
   antlm submit runs/first --track strict-small --backend mlm --name antlm-small --data evaluation_data --out results
 It writes RESULTS/NAME/REVISION/… as the organisers' scripts do, and the collated file
 RESULTS/NAME/all_full_preds_and_fast_scores_BACKEND.json. Before that it checks every size, and that everything is there:
@@ -237,9 +238,9 @@ pub struct Submit {
     /// How the model is read: a submission has one way
     #[arg(long, value_enum)]
     pub backend: BackendArg,
-    /// What the model is called; without a dot
+    /// What the model is called, without a dot (default: the run's folder)
     #[arg(long, value_name = "NAME")]
-    pub name: String,
+    pub name: Option<String>,
     /// Where the tasks' data is
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,

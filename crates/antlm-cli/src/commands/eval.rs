@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use antlm::Error;
-use antlm::eval::results::{CheckpointId, TaskResult};
+use antlm::eval::results::{CheckpointId, Set, TaskResult};
 use antlm::eval::score::Scorer;
 use antlm::eval::zeroshot::evaluate::{self, Data, Options, Outcome};
 use antlm::eval::zeroshot::{Task, find};
@@ -38,6 +38,7 @@ pub fn evaluate(args: &Eval, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
     };
     let weights = if args.ema { Weights::Average } else { Weights::Last };
     let mut outcomes: Vec<(PathBuf, Outcome)> = Vec::new();
+    let mut failures = Vec::new();
     for path in checkpoints {
         let model = trained::open(&path, weights)?;
         let (run, known) = (model.run.clone(), model.trained());
@@ -49,14 +50,25 @@ pub fn evaluate(args: &Eval, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
                 let mut working = Working::new(&label, args.quiet);
                 let mut progress = |done, of| {
                     if let Some(signal) = cancel() {
-                        let left = "what is done is in RUN/results/; the same command goes on".into();
+                        let on = if args.again || args.items.is_some() { "begins again" } else { "goes on" };
+                        let left = format!("finished tasks are in RUN/results/; the same command {on}");
                         return Err(Error::Stopped { signal, left });
                     }
                     working.show(done, of);
                     Ok(())
                 };
                 let items = items.as_mut().map(|items| items as &mut dyn Write);
-                let outcome = evaluate::evaluate(&mut scorer, &id, data, backend, &options, items, &mut progress)?;
+                let outcome = evaluate::evaluate(&mut scorer, &id, data, backend, &options, items, &mut progress);
+                let outcome = match outcome {
+                    Ok(outcome) => outcome,
+                    Err(error @ Error::Stopped { .. }) => return Err(error.into()),
+                    // The other tasks may do.
+                    Err(error) => {
+                        working.done("failed");
+                        failures.push((label, error));
+                        continue;
+                    }
+                };
                 working.done(if outcome.cached { "as it was in RUN/results/" } else { "done" });
                 if args.json {
                     writeln!(out, "{}", serde_json::to_string(&line(&run, &outcome.result)?)?)?;
@@ -72,7 +84,14 @@ pub fn evaluate(args: &Eval, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
     if !args.json {
         show(args, &outcomes, out)?;
     }
-    acquisition(args, &data, &outcomes, out)
+    acquisition(args, &data, &outcomes, out)?;
+    let Some((label, error)) = failures.pop() else { return Ok(()) };
+    failures.iter().for_each(|(label, error)| eprintln!("antlm: {label}: {error}"));
+    Err(match error {
+        Error::Usage(what) => Error::Usage(format!("{label}: {what}")),
+        error => error,
+    }
+    .into())
 }
 
 /// When words were learnt, of each run and backend.
@@ -208,6 +227,9 @@ fn show(args: &Eval, outcomes: &[(PathBuf, Outcome)], out: &mut impl Write) -> R
     table(out, &heading, &rows)?;
     if let Some(limit) = args.limit {
         writeln!(out, "at most {limit} items of each file: not to be compared with full results")?;
+    }
+    if Set::from(args.set) == Set::Fast {
+        writeln!(out, "the short sets (--set fast): not to be compared with full results")?;
     }
     if args.parts {
         for (run, Outcome { result, .. }) in outcomes {

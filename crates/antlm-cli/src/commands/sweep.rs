@@ -79,7 +79,7 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, signals: &Signals) -> Resul
         json: false,
     };
     match sweep.state(job)? {
-        State::New => train::train(&new, signals, nothing)?,
+        State::New => train::train(&new, signals, nothing).map_err(|error| same_command(error, job))?,
         State::Stopped { .. } => {
             let on = Train {
                 recipe: None,
@@ -91,7 +91,7 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, signals: &Signals) -> Resul
                 resume: Some(job.run.clone()),
                 ..new
             };
-            train::train(&on, signals, nothing)?;
+            train::train(&on, signals, nothing).map_err(|error| same_command(error, job))?;
         }
         State::Trained | State::Done => {}
     }
@@ -144,6 +144,17 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, signals: &Signals) -> Resul
         finetune::tune(&asked, cancel, nothing)?;
     }
     Ok(())
+}
+
+/// What a user should do about a training that was stopped is not what `antlm train` would say.
+fn same_command(error: anyhow::Error, job: &Job) -> anyhow::Error {
+    match error.downcast_ref::<Error>() {
+        Some(&Error::Stopped { signal, .. }) => {
+            let left = format!("{} is saved; the same command goes on", job.run.display());
+            Error::Stopped { signal, left }.into()
+        }
+        _ => error,
+    }
 }
 
 /// The tasks of the sweep, and the means whose tasks are all among them.

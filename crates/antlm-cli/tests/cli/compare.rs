@@ -91,19 +91,7 @@ fn a_sweep_is_trained_evaluated_and_compared() {
     refused(toy.path(), &["sweep", "sweep.toml"], &["sweep.toml", "line 4", "did you mean `seeds`?"]);
 
     // A submission of such a run lacks nearly all of it, and says so.
-    let asked = [
-        "submit",
-        runs[0],
-        "--track",
-        "strict-small",
-        "--backend",
-        "causal",
-        "--name",
-        "toy",
-        "--data",
-        "pairs",
-        "--quiet",
-    ];
+    let asked = ["submit", runs[0], "--track", "strict-small", "--backend", "causal", "--data", "pairs", "--quiet"];
     let output = antlm(toy.path(), &asked);
     assert_eq!(output.status.code(), Some(2));
     assert!(stdout(&output).contains("19 of 19 milestones are not there") && stdout(&output).contains("osf.io/ryjfm"));
@@ -128,7 +116,8 @@ fn a_sweep_is_trained_evaluated_and_compared() {
 #[test]
 fn a_sweep_that_is_stopped_goes_on() {
     let toy = sweep();
-    let mut child = command(toy.path(), &["sweep", "sweep.toml", "--quiet"]).spawn().unwrap();
+    let child =
+        command(toy.path(), &["sweep", "sweep.toml", "--quiet"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let (start, log) = (Instant::now(), toy.file("runs/1-clm_seed-1/log.jsonl"));
     while !std::fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 4) {
         assert!(start.elapsed() < Duration::from_secs(60), "no step in a minute");
@@ -136,7 +125,9 @@ fn a_sweep_that_is_stopped_goes_on() {
     }
     let id = child.id().to_string();
     assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(stderr(&output).contains("the same command goes on"), "{}", stderr(&output));
     let stopped = states(&toy);
     assert!(["stopped", "trained", "done"].contains(&&stopped[0][..]) && stopped[3] == "new", "{stopped:?}");
     succeeds(toy.path(), &["sweep", "sweep.toml", "--quiet"]);

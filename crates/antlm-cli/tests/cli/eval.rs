@@ -68,6 +68,7 @@ fn items_have_what_scoring_says() {
     succeeds(toy.path(), &["eval", "run", "--data", "pairs", "--backend", "mntp", "--items", "items.jsonl", "--quiet"]);
     let items = lines(&String::from_utf8(toy.read("items.jsonl")).unwrap());
     assert_eq!(items.len(), 28);
+    assert_eq!((&items[0]["run"], &items[0]["set"]), (&"run".into(), &"full".into()));
     for item in items.iter().take(5) {
         for (number, candidate) in item["candidates"].as_array().unwrap().iter().enumerate() {
             let sentence = candidate["text"].as_str().unwrap();
@@ -94,6 +95,20 @@ fn what_is_missing_or_broken_is_named() {
     let unknown = antlm(toy.path(), &["eval", "run", "--data", "pairs", "--tasks", "blimb"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("did you mean blimp?"), "{}", stderr(&unknown));
+    // A task that cannot be scored takes nothing from the others.
+    std::fs::create_dir(toy.file("pairs/reading")).unwrap();
+    toy.write(
+        "pairs/reading/reading_data.csv",
+        "item,word,Subtlex_log10,length,context_length,RTfirstfix,RTfirstpass,RTgopast,RTrightbound,\
+         self_paced_reading_time,prev_word,prev_item,prev_length\na,b,1,2,3,4,5,6,7,8,c,d,9\n",
+    );
+    let failed = antlm(toy.path(), &["eval", "run", "--data", "pairs", "--quiet"]);
+    assert_eq!(failed.status.code(), Some(2));
+    assert!(["causal", "mlm", "mntp"].iter().all(|way| stdout(&failed).contains(way)), "{}", stdout(&failed));
+    let said = stderr(&failed);
+    assert_eq!((said.lines().count(), said.matches("do not differ").count()), (3, 3), "{said}");
+    assert!(said.contains("reading, causal"), "{said}");
+    std::fs::remove_dir_all(toy.file("pairs/reading")).unwrap();
     toy.write("pairs/zz.jsonl", "{\"sentence_good\": \"a\", \"sentence_bad\": \"b\"}\n{\"sentence_good\": \"a\"}\n");
     refuse(&["run", "--data", "pairs"], &["zz.jsonl", "line 2", "sentence_bad"]);
 }

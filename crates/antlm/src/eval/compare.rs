@@ -156,8 +156,15 @@ pub fn runs(paths: &[PathBuf], options: &Options) -> Result<Comparison> {
         if paths[..index].contains(path) {
             return Err(Error::Usage(format!("{}: given twice", path.display())));
         }
+        // `runs/*` has it, too.
+        let prepared = path.file_name().is_some_and(|name| name == "prepared") && path.is_dir();
+        if prepared && paths.len() > 1 && !path.join(run_folder::RECIPE).exists() {
+            notes.push(format!("{}: prepared text, not a run", path.display()));
+            continue;
+        }
         models.push(load(path, options, &mut notes)?);
     }
+    fullest(&mut models);
     let groups = grouped(&models);
     let columns = columns(&models, options, glue)?;
     let atoms: Vec<&str> =
@@ -238,7 +245,6 @@ fn load(path: &Path, options: &Options, notes: &mut Vec<String>) -> Result<Model
         }
         kept.entry((result.task.clone(), result.backend)).or_default().push(result);
     }
-    kept.values_mut().for_each(fullest);
     for (option, tasks) in left_out {
         let tasks: Vec<String> = tasks.into_iter().collect();
         notes.push(format!("{shown}: left out {} ({option} shows it)", tasks.join(", ")));
@@ -256,11 +262,26 @@ fn is_limited(result: &TaskResult) -> bool {
     result.limit.is_some() || result.set == Set::Fast
 }
 
-/// Of one task's results those that are most of it: all items rather than the short set, that rather than a limit.
-fn fullest(results: &mut Vec<TaskResult>) {
+/// Of each task's results those that are most of it among what all models have: all items rather than a limit, the long
+/// set rather than the short one. Where they have nothing in common, each keeps its most.
+fn fullest(models: &mut [Model]) {
     let of = |result: &TaskResult| (result.limit.unwrap_or(u64::MAX), result.set == Set::Full);
-    if let Some(most) = results.iter().map(of).max() {
-        results.retain(|result| of(result) == most);
+    let tasks: BTreeSet<String> =
+        models.iter().flat_map(|model| model.results.keys().map(|(task, _)| task.clone())).collect();
+    for task in tasks {
+        let lists = |model: &Model| -> Vec<BTreeSet<(u64, bool)>> {
+            let own = model.results.iter().filter(|((name, _), _)| *name == task);
+            own.map(|(_, all)| all.iter().map(of).collect()).collect()
+        };
+        let all = models.iter().flat_map(lists);
+        let common = all.reduce(|a, b| a.intersection(&b).copied().collect()).and_then(|common| common.last().copied());
+        let of_task =
+            models.iter_mut().flat_map(|model| model.results.iter_mut()).filter(|((name, _), _)| *name == task);
+        for (_, results) in of_task {
+            if let Some(most) = common.or_else(|| results.iter().map(of).max()) {
+                results.retain(|result| of(result) == most);
+            }
+        }
     }
 }
 

@@ -108,6 +108,45 @@ fn gaps_stay_and_are_named() {
 }
 
 #[test]
+fn limited_scores_are_compared_at_the_limit_that_all_have() {
+    let runs = Runs::new();
+    let paths = [runs.run("a", &[], 1), runs.run("b", &["schedule=6 clm"], 1)];
+    let limit = |limit: u64| move |result: &mut TaskResult| result.limit = Some(limit);
+    for path in &paths {
+        write(path, "mrpc", None, "10", &limit(2));
+        write(path, "rte", None, "1100", &limit(4));
+        write(path, "blimp", CAUSAL, "11", &nothing);
+    }
+    write(&paths[0], "mrpc", None, "1110", &nothing);
+    let shown = |tasks| super::runs(&paths, &Options { limited: true, ..options(tasks) }).unwrap();
+    let found = shown(&["mrpc", "rte", "blimp"]);
+    for row in &found.rows {
+        assert_eq!(scores(row, &found.columns), [Some(50.0), Some(50.0), Some(100.0)]);
+    }
+    // Alone, a run shows its most.
+    let found = super::runs(&paths[..1], &Options { limited: true, ..options(&["mrpc"]) }).unwrap();
+    assert_eq!(scores(&found.rows[0], &found.columns), [Some(75.0)]);
+    // `runs/*` names the prepared text, too.
+    let prepared = runs.path("prepared");
+    std::fs::create_dir(&prepared).unwrap();
+    let all = [&paths[..], &[prepared]].concat();
+    let found = super::runs(&all, &options(&["blimp"])).unwrap();
+    assert_eq!(found.rows.len(), 2);
+    assert!(found.notes.iter().any(|note| note.contains("prepared text, not a run")), "{:?}", found.notes);
+}
+
+#[test]
+fn fine_tuned_scores_do_not_differ_by_backend() {
+    let runs = Runs::new();
+    let run = runs.run("a", &[], 1);
+    four(&run, "1100");
+    write(&run, "blimp", Some(Backend::Mlm), "1110", &nothing);
+    let found = super::runs(&[run], &options(&["blimp", "rte", "glue"])).unwrap();
+    let columns: Vec<&str> = found.differences.iter().map(|difference| &difference.column[..]).collect();
+    assert_eq!((found.rows.len(), &columns[..]), (2, &["blimp"][..]));
+}
+
+#[test]
 fn seeds_of_one_recipe_are_one_row() {
     let runs = Runs::new();
     let paths = [

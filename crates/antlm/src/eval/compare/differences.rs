@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Difference, Options, Shown, combined, is_tuned, mean};
+use super::{Difference, Options, Shown, atoms, combined, is_tuned, mean};
 use crate::eval::bootstrap::{self, Group};
 use crate::eval::results::TaskResult;
 use crate::objective::Backend;
@@ -46,6 +46,10 @@ pub(super) fn find(
         for column in columns {
             let cells = [row, other].map(|row| row.0.cells.get(column).and_then(Option::as_ref));
             let [Some(own), Some(its)] = cells else { continue };
+            // How a model is read is of no matter to what was fine-tuned: the same numbers twice.
+            if row.0.model == other.0.model && atoms(column, glue).iter().all(|task| is_tuned(task)) {
+                continue;
+            }
             let over = if row.1.len().max(other.1.len()) > 1 { "items and seeds" } else { "items" };
             let interval =
                 of_row(row, column, glue, &drawn).zip(of_row(other, column, glue, &drawn)).map(|(own, its)| {

@@ -16,7 +16,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::items::Candidate;
 use super::protocol::Protocol;
-use super::reading::number;
+use super::reading::{self, MOST_BYTES, number};
 use crate::eval::pack::Request;
 use crate::eval::sigmoid::Sigmoid;
 use crate::eval::stats::pearson;
@@ -24,8 +24,6 @@ use crate::objective::Backend;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Error, Result, files};
 
-/// The file of contexts is of some megabytes.
-const MOST_BYTES: u64 = 256 << 20;
 /// Where a model begins: a vocabulary of which nothing is known.
 const START: f64 = 300_000.0;
 /// The ages that the norms have, in months.
@@ -142,8 +140,9 @@ impl Norms {
     /// # Errors
     /// [`Error::Data`] with file and line; [`Error::Io`].
     pub fn read(path: &Path) -> Result<Norms> {
-        let wrong = |e: &csv::Error| super::reading::wrong(path, e);
-        let mut reader = csv::Reader::from_path(path).map_err(|e| wrong(&e))?;
+        let text = files::read_text(path, MOST_BYTES)?;
+        let wrong = |e: &csv::Error| reading::wrong(path, &text, e);
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
         let headers = reader.headers().map_err(|e| wrong(&e))?.clone();
         let column = |name: &str| headers.iter().position(|header| header == name);
         let place = column("word").ok_or_else(|| Error::data(path, "line 1", "no column \"word\""))?;
@@ -154,11 +153,18 @@ impl Norms {
         let mut shares = BTreeMap::new();
         for record in reader.records() {
             let record = record.map_err(|e| wrong(&e))?;
-            let line = record.position().map_or(0, csv::Position::line);
+            let bad = |what| Error::data(path, format!("line {}", reading::line(&text, record.position())), what);
             let cell = |at: usize| record.get(at).unwrap_or_default();
             let mut row = Vec::new();
             for (age, at) in &columns {
-                row.push(number(path, line, &format!("the share at {age} months"), cell(*at))?);
+                let (name, share) = (format!("the share at {age} months"), cell(*at).trim());
+                // An empty cell, or R's name of it, is a gap; a NaN comes of a mistake.
+                let gap = share.is_empty() || share == "NA";
+                let value = if gap { None } else { Some(number(&name, share).map_err(bad)?) };
+                if value == Some(None) {
+                    return Err(bad(format!("{name} is {share:?}, not a number")));
+                }
+                row.push(value.flatten());
             }
             // Of a word that stands there twice, the first counts.
             shares.entry(cell(place).to_owned()).or_insert(row);

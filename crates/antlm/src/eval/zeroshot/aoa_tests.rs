@@ -79,6 +79,11 @@ fn children_say_a_word_where_half_of_them_do() {
         ("", "no column \"word\""),
         ("word,age\n", "no column for any age"),
         (&format!("{HEADER}\n{}", row("x", |_| 0.5).replacen("0.5", "half", 1))[..], "line 2"),
+        (
+            &format!("{HEADER}\n{}", row("x", |_| 0.5).replacen("0.500000", "NaN", 1))[..],
+            "line 2: the share at 16 months is \"NaN\"",
+        ),
+        (&format!("{HEADER}\n{}", row("x", |_| 0.5).replacen("0.5", "half", 1)).replace('\n', "\r\n")[..], "line 2"),
         (&format!("{HEADER}\nx,1\n")[..], "line"),
     ] {
         std::fs::write(&path, text).unwrap();

@@ -18,8 +18,11 @@ use crate::eval::score::Scorer;
 use crate::objective::Backend;
 use crate::{Error, Result};
 
-/// Counts up when the same model and data would get other numbers.
-const SCORING: &str = "1";
+/// Counts up when the same model and data would get other numbers. By `2024` and `lm-eval`, contexts were framed otherwise
+/// at first.
+fn scoring(protocol: Protocol) -> &'static str {
+    if protocol == Protocol::Y2026 { "1" } else { "2" }
+}
 
 /// What is evaluated how.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +52,8 @@ pub struct Data {
 enum Body {
     Items(Vec<Item>),
     Words(Vec<Word>),
-    /// Words in contexts, and where the norms are.
-    Acquired(Vec<aoa::Word>, Option<PathBuf>),
+    /// Words in contexts, and the norms if there are some.
+    Acquired(Vec<aoa::Word>, Option<Norms>),
 }
 
 /// A result, and where it is.
@@ -81,7 +84,7 @@ pub fn read(found: &Found, limit: Option<u64>) -> Result<Data> {
     };
     let body = match task {
         Task::Reading => Body::Words(reading::read(path, limit)?),
-        _ => Body::Acquired(aoa::read(path, limit)?, aoa::norms_of(path)),
+        _ => Body::Acquired(aoa::read(path, limit)?, aoa::norms_of(path).map(|norms| Norms::read(&norms)).transpose()?),
     };
     Ok(Data { task, notes: Vec::new(), hash: items::hash(&found.files)?, body })
 }
@@ -105,7 +108,7 @@ pub fn acquisition(data: &Data, results: &[&TaskResult]) -> Result<Option<Acquis
     if surprisals.len() < aoa::LEAST {
         return Ok(None);
     }
-    Ok(Some(aoa::acquisition(words, &Norms::read(norms)?, &surprisals)))
+    Ok(Some(aoa::acquisition(words, norms, &surprisals)))
 }
 
 /// Evaluates, and leaves the result in the run's folder. Items, one JSON object a line, go to `out`; then nothing is taken
@@ -122,12 +125,15 @@ pub fn evaluate(
     out: Option<&mut dyn Write>,
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<Outcome> {
-    let mut result = TaskResult::new(data.task.name(), &options.protocol.to_string());
+    // These two are read by one rule in all official pipelines.
+    let own_rule = matches!(data.task, Task::Reading | Task::Aoa);
+    let protocol = if own_rule { Protocol::Y2026 } else { options.protocol };
+    let mut result = TaskResult::new(data.task.name(), &protocol.to_string());
     result.backend = Some(backend);
     (result.set, result.limit) = (options.set, options.limit);
     result.checkpoint = id.clone();
     result.data = data.hash.clone();
-    result.settings.insert("scoring".into(), SCORING.into());
+    result.settings.insert("scoring".into(), scoring(protocol).into());
     result.metric = data.task.metric().into();
     let path = result.path(&scorer.model().run);
     if !options.again
@@ -136,9 +142,10 @@ pub fn evaluate(
     {
         return Ok(Outcome { result: known, path, cached: true });
     }
+    let run = scorer.model().run.display().to_string();
     match &data.body {
         Body::Items(items) => {
-            let texts = score(scorer, items, backend, options.protocol, progress)?;
+            let texts = score(scorer, items, backend, protocol, progress)?;
             let scores: Vec<Vec<f64>> =
                 texts.iter().map(|texts| texts.iter().map(|text| text.score).collect()).collect();
             report::candidates(&mut result, data.task, items, &scores)?;
@@ -151,8 +158,8 @@ pub fn evaluate(
             if let Some(out) = out {
                 for (index, word) in words.iter().enumerate() {
                     let line = json!({
-                        "checkpoint": id.name, "task": data.task, "backend": backend, "protocol": options.protocol,
-                        "id": index, "before": word.before, "word": word.word,
+                        "run": run, "checkpoint": id.name, "task": data.task, "backend": backend,
+                        "protocol": protocol, "set": options.set, "id": index, "before": word.before, "word": word.word,
                         "surprisal": surprisal[index], "previous": previous[index],
                     });
                     writeln!(out, "{line}").map_err(Error::io("items"))?;
@@ -166,9 +173,9 @@ pub fn evaluate(
                 let contexts = words.iter().flat_map(|word| word.contexts.iter().enumerate().map(move |c| (word, c)));
                 for ((word, (number, context)), surprisal) in contexts.zip(&surprisal) {
                     let line = json!({
-                        "checkpoint": id.name, "task": data.task, "backend": backend, "protocol": options.protocol,
-                        "id": format!("{}_{number}", word.word), "before": context, "word": word.word,
-                        "surprisal": surprisal,
+                        "run": run, "checkpoint": id.name, "task": data.task, "backend": backend,
+                        "protocol": protocol, "set": options.set, "id": format!("{}_{number}", word.word),
+                        "before": context, "word": word.word, "surprisal": surprisal,
                     });
                     writeln!(out, "{line}").map_err(Error::io("items"))?;
                 }
@@ -296,8 +303,8 @@ fn write_items(
         let groups: serde_json::Map<_, _> =
             item.groups.iter().map(|(kind, name)| ((*kind).to_owned(), name.clone().into())).collect();
         let line = json!({
-            "checkpoint": result.checkpoint.name, "task": result.task, "backend": result.backend,
-            "protocol": result.protocol, "id": format!("{}_{}", item.uid, item.number), "uid": item.uid,
+            "run": scorer.model().run.display().to_string(), "checkpoint": result.checkpoint.name, "task": result.task,
+            "backend": result.backend, "protocol": result.protocol, "set": result.set, "id": format!("{}_{}", item.uid, item.number), "uid": item.uid,
             "groups": groups, "logprobs": scores, "winner": report::winner(&scores), "tie": report::tied(&scores),
             "candidates": shown.collect::<Vec<_>>(),
         });

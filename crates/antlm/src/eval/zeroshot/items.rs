@@ -14,6 +14,9 @@ use crate::{Error, Result, files};
 /// A line longer than this is not an item.
 const MOST_LINE: usize = 1 << 20;
 
+/// What a minimal pair's paradigm may be called.
+const PARADIGM: [&str; 2] = ["UID", "paradigm"];
+
 /// A text that competes with others, and which part of it is scored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -68,11 +71,22 @@ pub fn read(found: &Found, limit: Option<u64>) -> Result<Items> {
         if lines.is_empty() {
             return Err(Error::data(path, "line 1", "the file is empty"));
         }
-        let turned = found.task == Task::Ewok && limit.is_none() && !has_turned(&lines);
+        let ewok = found.task == Task::Ewok;
+        if ewok && limit.is_some() {
+            notes.push(format!("{}: with a limit, items are asked one way round only", file_stem(path)));
+        }
+        let turned = ewok && limit.is_none() && !has_turned(&lines);
         if turned {
             notes.push(format!("{}: each item was also asked the other way round", file_stem(path)));
         }
         for line in &lines {
+            // A file has a name for each item's paradigm, or none has and the file's name is it.
+            let named = |line: &Line<'_>| PARADIGM.iter().find(|key| line.object.contains_key(**key));
+            if named(line) != named(&lines[0]) {
+                let [this, first] =
+                    [line, &lines[0]].map(|l| named(l).map_or("no paradigm".into(), |k| format!("{k:?}")));
+                return Err(line.wrong(format!("has {this}, but line {} has {first}", lines[0].line)));
+            }
             let mut add = |mut item: Item| {
                 let number = numbers.entry(item.uid.clone()).or_default();
                 item.number = *number;
@@ -127,7 +141,9 @@ pub(crate) fn each_line(path: &Path, f: &mut dyn FnMut(usize, Map<String, Value>
             let said = e.to_string();
             let what = said.split(" at line ").next().unwrap_or_default();
             let what = if std::str::from_utf8(&bytes).is_err() { "not UTF-8" } else { what };
-            Error::data(path, format!("line {number}, column {}", e.column()), format!("not JSON: {what}"))
+            // Of a line that ends too early, serde counts the newline as a line of its own.
+            let column = if e.line() > 1 { bytes.trim_ascii_end().len() } else { e.column() };
+            Error::data(path, format!("line {number}, column {column}"), format!("not JSON: {what}"))
         })?;
         let Value::Object(object) = value else {
             return Err(Error::data(path, place(), "not a JSON object ({…})"));
@@ -151,8 +167,9 @@ impl Line<'_> {
         Error::data(self.path, format!("line {}", self.line), what)
     }
 
-    fn optional(&self, key: &str) -> Option<&str> {
-        self.object.get(key).and_then(Value::as_str)
+    /// The first of some keys that is there; it has to be a text.
+    fn first(&self, keys: &[&'static str]) -> Result<Option<&str>> {
+        keys.iter().find(|key| self.object.contains_key(**key)).map(|key| self.text(key)).transpose()
     }
 
     /// A text that is there and not empty.
@@ -175,14 +192,13 @@ impl Line<'_> {
                 } else {
                     ("sentence_good", "sentence_bad")
                 };
-                let uid = ["UID", "paradigm"].iter().find_map(|key| self.optional(key)).unwrap_or(&stem);
+                let uid = self.first(&PARADIGM)?.unwrap_or(&stem);
                 let mut groups = Vec::new();
-                if let Some(field) = self.optional("field") {
+                if let Some(field) = self.first(&["field"])? {
                     // One of BLiMP's files spells it otherwise.
                     groups.push(("field", field.replace("syntax_semantics", "syntax/semantics")));
                 }
-                let terms = ["linguistics_term", "linguistic_phenomenon", "phenomenon"];
-                if let Some(term) = terms.iter().find_map(|key| self.optional(key)) {
+                if let Some(term) = self.first(&["linguistics_term", "linguistic_phenomenon", "phenomenon"])? {
                     groups.push(("phenomenon", term.to_owned()));
                 }
                 let candidates = vec![whole(self.text(good)?), whole(self.text(bad)?)];

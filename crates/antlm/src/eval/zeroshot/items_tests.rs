@@ -85,6 +85,7 @@ fn a_limit_is_one_of_each_file() {
 fn malformed_files_are_named_with_their_line() {
     let good = [
         (Task::Blimp, r#"{"sentence_good": "a", "sentence_bad": "b"}"#),
+        (Task::Zhoblimp, r#"{"sentence_good": "a", "sentence_bad": "b", "paradigm": "c"}"#),
         (Task::Ewok, r#"{"Context1": "a", "Context2": "b", "Target1": "c", "Target2": "d", "Domain": "e"}"#),
         (Task::EntityTracking, r#"{"input_prefix": "a", "options": ["b", "c"], "numops": 0}"#),
         (Task::Comps, r#"{"prefix_acceptable": "a", "prefix_unacceptable": "b", "property_phrase": "c"}"#),
@@ -101,7 +102,7 @@ fn malformed_files_are_named_with_their_line() {
         assert_eq!(items(task, "ok.jsonl", &six).notes.len(), usize::from(task == Task::Ewok));
         says(task, b"", "line 1", "empty");
         says(task, b"\n\n", "line 1", "empty");
-        says(task, with("{\"sentence_good\": ").as_bytes(), "line 7", "not JSON");
+        says(task, with("{\"sentence_good\": ").as_bytes(), "line 7, column 17", "not JSON");
         says(task, with("[1]").as_bytes(), "line 7", "object");
         says(task, &[six.as_bytes(), b"{\"a\": \"\xff\"}\n"].concat(), "line 7", "UTF-8");
         says(task, with("{}").as_bytes(), "line 7", "");
@@ -120,6 +121,17 @@ fn malformed_files_are_named_with_their_line() {
                 says(task, with(&Value::Object(other).to_string()).as_bytes(), "line 7", key);
             }
         }
+    }
+    // A paradigm that is none would make another score of the same file, and nobody would know.
+    let pair = |more: &str| format!("{{\"sentence_good\": \"a\", \"sentence_bad\": \"b\", \"UID\": \"u\"{more}}}\n");
+    for (line, what) in [
+        (pair("").replace("\"u\"", "7"), "\"UID\" is a number"),
+        (pair(", \"field\": 3"), "\"field\" is a number"),
+        (pair(", \"linguistics_term\": []"), "\"linguistics_term\" is a list"),
+        (pair("").replace(", \"UID\": \"u\"", ""), "has no paradigm, but line 1 has \"UID\""),
+        (pair("").replace("UID", "paradigm"), "has \"paradigm\", but line 1 has \"UID\""),
+    ] {
+        says(Task::Blimp, (pair("").repeat(6) + &line + &pair("")).as_bytes(), "line 7", what);
     }
     let wug = |line: &str, what| says(Task::WugAdj, line.as_bytes(), "line 1", what);
     wug(r#"{"sentences": "a\tb", "ratio": "NaN"}"#, "ratio");

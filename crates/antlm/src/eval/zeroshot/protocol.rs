@@ -4,8 +4,10 @@
 //! | name | text | score |
 //! |---|---|---|
 //! | `2026` (and 2025) | the tokenizer's own framing: opening mark, then the text | sum over tokens that end behind the context |
-//! | `lm-eval` (2024 causal, 2026 multilingual) | opening mark, then a space and the text | sum over tokens behind as many as the context has |
+//! | `lm-eval` (2024 causal, 2026 multilingual) | opening mark, then a space and the text | sum over all tokens but the mark |
+//! | the same, behind a context | the text, no mark | sum over tokens behind as many as the context has |
 //! | `2024` with masks (minicons) | opening mark, closing mark, two spaces, then the text | mean over all tokens but the marks |
+//! | the same, behind a context | opening mark, context, one space more, then the rest | mean over tokens behind as many as the context has |
 
 use std::fmt;
 use std::str::FromStr;
@@ -101,26 +103,32 @@ impl Protocol {
                 Ok(Request { scored: scored.collect(), ids: [&[CLS][..], &tokens].concat() })
             }
             (Protocol::Y2024, Backend::Mlm | Backend::Mntp) => {
-                let ids = [&[CLS, SEP][..], &tokenizer.encode(&format!("  {text}"))?].concat();
-                // The whole is scored; behind a context, the tokens that the context alone does not have.
-                let context =
-                    if *start == 0 { 0 } else { tokenizer.encode(&format!("  {}", prefix(text, *start)))?.len() };
-                Ok(Request { scored: (2 + context as u32..ids.len() as u32).collect(), ids })
+                let (context, rest) = cut(text, *start);
+                let (ids, behind) = if context.is_empty() {
+                    ([&[CLS, SEP][..], &tokenizer.encode(&format!("  {rest}"))?].concat(), 2)
+                } else {
+                    (framed(tokenizer, &format!("{context} {rest}"))?, framed(tokenizer, context)?.len())
+                };
+                Ok(Request { scored: (behind as u32..ids.len() as u32).collect(), ids })
             }
             (Protocol::Y2024 | Protocol::LmEval, _) => {
-                let spaced = |text: &str| framed(tokenizer, &format!(" {text}"));
-                let ids = spaced(text)?;
-                // The harness moves spaces from the end of a context to what follows.
-                let context = if *start == 0 { 1 } else { spaced(prefix(text, *start).trim_end())?.len() };
-                Ok(Request { scored: (context as u32..ids.len() as u32).collect(), ids })
+                let (context, rest) = cut(text, *start);
+                let (ids, behind) = if context.is_empty() {
+                    (framed(tokenizer, &format!(" {rest}"))?, 1)
+                } else {
+                    // The harness moves spaces from the end of a context to what follows, and gives no mark.
+                    (tokenizer.encode(text)?, tokenizer.encode(context.trim_end())?.len())
+                };
+                // Behind nothing, the first token has nothing to be read from.
+                Ok(Request { scored: (behind.max(1) as u32..ids.len() as u32).collect(), ids })
             }
         }
     }
 }
 
-/// The first characters of a text.
-fn prefix(text: &str, characters: usize) -> &str {
-    text.char_indices().nth(characters).map_or(text, |(byte, _)| &text[..byte])
+/// The first so many characters of a text, and the others.
+fn cut(text: &str, characters: usize) -> (&str, &str) {
+    text.split_at(text.char_indices().nth(characters).map_or(text.len(), |(byte, _)| byte))
 }
 
 #[cfg(test)]
@@ -162,8 +170,15 @@ mod tests {
         let old = |backend| asked(Protocol::Y2024, backend, "the cat", 0);
         assert_eq!(old(Backend::Mlm), ("[CLS] [SEP] Ġ Ġthe Ġcat".to_owned(), "Ġ Ġthe Ġcat".to_owned()));
         assert_eq!(old(Backend::Causal), ("[CLS] Ġthe Ġcat".to_owned(), "Ġthe Ġcat".to_owned()));
-        assert_eq!(asked(Protocol::Y2024, Backend::Mlm, "the cat sat", 7).1, "Ġsat");
-        assert_eq!(asked(Protocol::LmEval, Backend::Causal, "the cat sat", 8).1, "Ġsat");
+        // Behind a context: the harness gives no mark, minicons one space more, which counts.
+        let whole = ("[CLS] Ġthe Ġcat Ġ Ġsat".to_owned(), "Ġ Ġsat".to_owned());
+        assert_eq!(asked(Protocol::Y2024, Backend::Mlm, "the cat sat", 7), whole);
+        for protocol in [Protocol::Y2024, Protocol::LmEval] {
+            for start in [7, 8] {
+                let whole = ("Ġthe Ġcat Ġsat".to_owned(), "Ġsat".to_owned());
+                assert_eq!(asked(protocol, Backend::Causal, "the cat sat", start), whole);
+            }
+        }
         assert_eq!((Protocol::Y2024.total(Backend::Mlm), Total::Mean.of(&[-1.0, -3.0])), (Total::Mean, -2.0));
         assert_eq!((Protocol::Y2024.total(Backend::Causal), Total::Sum.of(&[-1.0, -3.0])), (Total::Sum, -4.0));
     }

@@ -15,8 +15,10 @@ use crate::eval::stats::r_squared;
 use crate::objective::Backend;
 use crate::text::special::MASK;
 use crate::text::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
+/// A file of reading times or of norms is smaller.
+pub(super) const MOST_BYTES: u64 = 256 << 20;
 /// Masks behind the text.
 const MASKS: usize = 3;
 /// Eye-tracking measures, whose mean is a score.
@@ -72,19 +74,25 @@ struct Row {
 /// # Errors
 /// [`Error::Data`] with file and line for what is no such file, and for a number that is none.
 pub fn read(path: &Path, limit: Option<u64>) -> Result<Vec<Word>> {
-    let mut reader = csv::Reader::from_path(path).map_err(|e| wrong(path, &e))?;
-    let headers = reader.headers().map_err(|e| wrong(path, &e))?.clone();
+    let text = files::read_text(path, MOST_BYTES)?;
+    let wrong = |e: &csv::Error| wrong(path, &text, e);
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let headers = reader.headers().map_err(|e| wrong(&e))?.clone();
     let mut words = Vec::new();
     let mut record = csv::StringRecord::new();
     while limit.is_none_or(|limit| (words.len() as u64) < limit) {
-        if !reader.read_record(&mut record).map_err(|e| wrong(path, &e))? {
+        if !reader.read_record(&mut record).map_err(|e| wrong(&e))? {
             break;
         }
-        let line = record.position().map_or(0, csv::Position::line);
-        let row: Row = record.deserialize(Some(&headers)).map_err(|e| wrong(path, &e))?;
-        let number = |name: &str, text: &str| number(path, line, name, text);
+        let row: Row = record.deserialize(Some(&headers)).map_err(|e| wrong(&e))?;
+        let bad = |what: String| Error::data(path, format!("line {}", line(&text, record.position())), what);
+        let number = |name: &str, text: &str| number(name, text).map_err(bad);
+        // Of the predictors, the official file lacks some frequencies; what was measured is always there.
+        let measured = |name: &str, text: &str| {
+            number(name, text)?.ok_or_else(|| bad(format!("{name} is {text:?}, not a number"))).map(Some)
+        };
         if row.word.trim().is_empty() {
-            return Err(Error::data(path, format!("line {line}"), "no word"));
+            return Err(bad("no word".into()));
         }
         let given = |text: &String| !NOTHING.contains(&&text[..]);
         words.push(Word {
@@ -99,11 +107,11 @@ pub fn read(path: &Path, limit: Option<u64>) -> Result<Vec<Word>> {
                 number("prev_length", &row.prev_length)?,
             ],
             measures: [
-                number(EYE_TRACKING[0], &row.first_fix)?,
-                number(EYE_TRACKING[1], &row.first_pass)?,
-                number(EYE_TRACKING[2], &row.go_past)?,
-                number(EYE_TRACKING[3], &row.right_bound)?,
-                number(SELF_PACED, &row.self_paced_reading_time)?,
+                measured(EYE_TRACKING[0], &row.first_fix)?,
+                measured(EYE_TRACKING[1], &row.first_pass)?,
+                measured(EYE_TRACKING[2], &row.go_past)?,
+                measured(EYE_TRACKING[3], &row.right_bound)?,
+                measured(SELF_PACED, &row.self_paced_reading_time)?,
             ],
         });
     }
@@ -113,25 +121,28 @@ pub fn read(path: &Path, limit: Option<u64>) -> Result<Vec<Word>> {
     Ok(words)
 }
 
-/// A cell of a csv file; nothing where pandas has no value.
-pub(super) fn number(path: &Path, line: u64, name: &str, text: &str) -> Result<Option<f64>> {
+/// A cell of a csv file; nothing where pandas has no value. The error says what is wrong.
+pub(super) fn number(name: &str, text: &str) -> std::result::Result<Option<f64>, String> {
     if NOTHING.contains(&text.trim()) {
         return Ok(None);
     }
     match text.trim().parse() {
         Ok(value) if f64::is_finite(value) => Ok(Some(value)),
-        _ => Err(Error::data(path, format!("line {line}"), format!("{name} is {text:?}, not a number"))),
+        _ => Err(format!("{name} is {text:?}, not a number")),
     }
 }
 
-pub(super) fn wrong(path: &Path, error: &csv::Error) -> Error {
-    let line = error.position().map_or(1, csv::Position::line);
-    match error.kind() {
-        csv::ErrorKind::Io(source) => {
-            Error::Io { path: path.to_owned(), source: std::io::Error::new(source.kind(), source.to_string()) }
-        }
-        _ => Error::data(path, format!("line {line}"), error.to_string()),
-    }
+/// The line, from 1 on, that a position in a csv file is on. The crate's own count is one too low behind CRLF, for it
+/// begins a record with the LF.
+pub(super) fn line(text: &str, position: Option<&csv::Position>) -> usize {
+    let text = text.as_bytes();
+    let at = position.map_or(0, |position| usize::try_from(position.byte()).unwrap_or(text.len()).min(text.len()));
+    let at = if text.get(at) == Some(&b'\n') { at + 1 } else { at };
+    1 + text[..at].iter().filter(|byte| **byte == b'\n').count()
+}
+
+pub(super) fn wrong(path: &Path, text: &str, error: &csv::Error) -> Error {
+    Error::data(path, format!("line {}", line(text, error.position())), error.to_string())
 }
 
 /// What is asked of the model for one word: its probability is the product over these.

@@ -15,14 +15,15 @@ fn file(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
 
 #[test]
 fn rows_are_read_by_the_names_of_their_columns() {
-    let rows = "0,\"Good God, if\",you,4.5,3,3,1,2,3,4,5,if,\"Good God,\",2,0.1\n1,,Good,3,4,0,1,,3,4,5,,,,x\n";
+    let rows = "0,\"Good God, if\",you,4.5,3,3,1,2,3,4,5,if,\"Good God,\",2,0.1\n1,,Good,,4,0,1,2,3,4,5,,,,x\n";
     let (_folder, path) = file(&format!("{HEADER}\n{rows}"));
     let words = read(&path, None).unwrap();
     assert_eq!((&words[0].before[..], &words[0].word[..]), ("Good God, if", "you"));
     assert_eq!(words[0].previous, Some(("Good God,".into(), "if".into())));
     assert_eq!(words[0].predictors, [Some(4.5), Some(3.0), Some(3.0), Some(2.0)]);
     assert_eq!((&words[1].before[..], &words[1].previous), ("None", &None));
-    assert_eq!(words[1].measures, [Some(1.0), None, Some(3.0), Some(4.0), Some(5.0)]);
+    assert_eq!(words[1].predictors, [None, Some(4.0), Some(0.0), None]);
+    assert_eq!(words[1].measures, [1.0, 2.0, 3.0, 4.0, 5.0].map(Some));
     assert_eq!(read(&path, Some(1)).unwrap().len(), 1);
 }
 
@@ -39,7 +40,16 @@ fn what_is_wrong_is_named_with_its_line() {
     says(&format!("{}\n{row}", HEADER.replace("prev_length", "length_prev")), &["line 2", "prev_length"]);
     says(&format!("{HEADER}\n{row}{}", row.replace(",4,", ",four,")), &["line 3", "RTfirstfix", "four"]);
     says(&format!("{HEADER}\n{row}{}", row.replace(",4,", ",inf,")), &["line 3", "RTfirstfix"]);
+    says(&format!("{HEADER}\n{row}{}", row.replace(",4,", ",NaN,")), &["line 3", "RTfirstfix", "NaN"]);
+    says(&format!("{HEADER}\n{row}{}", row.replace(",8,", ",,")), &["line 3", "self_paced"]);
     says(&format!("{HEADER}\n{row}1,2\n"), &["line 3"]);
+    // As Excel and Python's csv end their lines.
+    for text in
+        [format!("{HEADER}\n{row}{row}{}{row}", row.replace(",4,", ",four,")), format!("{HEADER}\n{row}{row}1,2\n")]
+    {
+        says(&text, &["line 4"]);
+        says(&text.replace('\n', "\r\n"), &["line 4"]);
+    }
     says(&format!("{HEADER}\n{row}{}", row.replace(",b,", ",,")), &["line 3", "no word"]);
     let (_folder, path) = file("");
     std::fs::write(&path, [HEADER.as_bytes(), b"\n0,a\xff,b,1,2,3,4,5,6,7,8,c,d,9,0\n"].concat()).unwrap();
