@@ -155,7 +155,7 @@ fn an_evaluation_that_is_stopped_keeps_what_is_done() {
     kill(&child, "-TERM");
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(143), "{}", stderr(&output));
-    assert!(stderr(&output).contains("what is done is in RUN/results/"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("finished tasks are in RUN/results/"), "{}", stderr(&output));
     assert_eq!(toy.names(&folder), ["pairs.causal.2026.json"]);
     assert!(toy.names(".").iter().all(|name| !name.contains("items")), "{:?}", toy.names("."));
     let json = succeeds(toy.path(), &["eval", "run", "--data", "pairs", "--quiet", "--json"]);
