@@ -8,6 +8,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::bench_floor::{self, Peer};
+use antlm::objective::Objective;
+use antlm_nn::kernels::work::Products;
+
 /// Step times of antlm beside PyTorch's, by turns
 #[derive(Args)]
 #[command(after_help = "\
@@ -15,6 +19,7 @@ Examples:
   cargo xtask bench
   cargo xtask bench --python venv/bin/python --rounds 5 --json target/bench.json
 In every round each program runs once a cell (8 x 128 tokens, f32), the second round in the opposite order, and so on.
+Then come the products of that step alone, each by the quicker of antlm's library and PyTorch's: the floor.
 Let nothing else run meanwhile. bench/peers/README.md says how to make the Python.")]
 pub struct Options {
     /// A Python with PyTorch; without it antlm runs alone
@@ -62,16 +67,27 @@ struct Cell {
     model: String,
     objective: String,
     runs: Vec<Vec<Value>>,
+    products: Products,
+    /// By round: seconds of the floor, and operations a second of a large product.
+    floors: Vec<(f64, f64)>,
 }
 
 /// Runs everything and prints the table.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     let programs = programs(root, options)?;
+    if let Some(threads) = options.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads as usize).build_global()?;
+    }
+    let script = root.join("bench/peers/torch_products.py");
+    let peer = options.python.clone().map(|python| Peer { python, script });
     let mut cells = Vec::new();
     for model in &options.models {
         for objective in &options.objectives {
             let (model, objective) = (model.clone(), objective.clone());
-            cells.push(Cell { model, objective, runs: vec![Vec::new(); programs.len()] });
+            let taught = serde_json::from_value::<Objective>(json!(objective)).context("--objectives")?;
+            let shape = antlm::bench::Options { objective: taught, batch: 8, seq: 128, steps: 0 };
+            let products = bench_floor::of_step(&model, shape)?;
+            cells.push(Cell { model, objective, runs: vec![Vec::new(); programs.len()], products, floors: Vec::new() });
         }
     }
     for round in 0..options.rounds {
@@ -83,6 +99,9 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
                 eprintln!("round {}: {} {}, {name}: {seconds:.3} s a step", round + 1, cell.model, cell.objective);
                 cell.runs[index].push(line);
             }
+            let (seconds, peak) = bench_floor::seconds(&cell.products, peer.as_ref())?;
+            eprintln!("round {}: {} {}, its products: {seconds:.3} s", round + 1, cell.model, cell.objective);
+            cell.floors.push((seconds, peak));
         }
     }
     let machine = machine(&programs, &cells, options);
@@ -90,7 +109,12 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     println!("\n{machine}");
     if let Some(path) = &options.json {
         let runs: Vec<&Value> = cells.iter().flat_map(|cell| cell.runs.iter().flatten()).collect();
-        let text = serde_json::to_string_pretty(&json!({ "machine": machine, "runs": runs }))?;
+        let floors = cells.iter().map(|cell| {
+            json!({ "model": cell.model, "objective": cell.objective, "operations": bench_floor::operations(&cell.products),
+                    "floors": cell.floors })
+        });
+        let floors: Vec<Value> = floors.collect();
+        let text = serde_json::to_string_pretty(&json!({ "machine": machine, "runs": runs, "floors": floors }))?;
         fs::write(path, text + "\n").with_context(|| path.display().to_string())?;
     }
     Ok(())
@@ -135,6 +159,7 @@ fn table(programs: &[Program], cells: &[Cell]) -> Result<String> {
     let mut heads = vec!["cell".to_owned()];
     heads.extend(programs.iter().map(|program| format!("{}, s a step", program.name)));
     heads.extend(peers.iter().map(|peer| format!("{}/antlm (min-max)", peer.name)));
+    heads.extend(["floor, s", "antlm/floor (min-max)", "antlm, GFLOP/s", "of peak"].map(String::from));
     heads.extend(programs.iter().map(|program| format!("{}, peak MB", program.name)));
     text += &format!("| {} |\n|{}\n", heads.join(" | "), "---|".repeat(heads.len()));
     for cell in cells {
@@ -146,17 +171,29 @@ fn table(programs: &[Program], cells: &[Cell]) -> Result<String> {
         }
         let ours = column(0, "seconds_median")?;
         for index in 1..programs.len() {
-            let ratios: Vec<f64> =
-                column(index, "seconds_median")?.iter().zip(&ours).map(|(theirs, ours)| theirs / ours).collect();
-            let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(l, h), &x| (l.min(x), h.max(x)));
-            row.push(format!("{:.2} ({low:.2}-{high:.2})", median(&ratios)));
+            let theirs = column(index, "seconds_median")?;
+            row.push(spread(theirs.iter().zip(&ours).map(|(theirs, ours)| theirs / ours)));
         }
+        let floors = || cell.floors.iter().zip(&ours);
+        row.push(format!("{:.3}", median(&floors().map(|(floor, _)| floor.0).collect::<Vec<_>>())));
+        row.push(spread(floors().map(|(floor, ours)| ours / floor.0)));
+        let operations = bench_floor::operations(&cell.products) as f64;
+        row.push(format!("{:.0}", operations / median(&ours) / 1e9));
+        let share = |((_, peak), ours): (&(f64, f64), &f64)| operations / ours / peak;
+        row.push(format!("{:.0} %", 100.0 * median(&floors().map(share).collect::<Vec<_>>())));
         for index in 0..programs.len() {
             row.push(format!("{:.0}", median(&column(index, "peak_bytes")?) / 1e6));
         }
         text += &format!("| {} |\n", row.join(" | "));
     }
     Ok(text)
+}
+
+/// The median of some ratios, and between what they lie.
+fn spread(ratios: impl Iterator<Item = f64>) -> String {
+    let ratios: Vec<f64> = ratios.collect();
+    let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(l, h), &x| (l.min(x), h.max(x)));
+    format!("{:.2} ({low:.2}-{high:.2})", median(&ratios))
 }
 
 /// What all of it ran on, in one line.
@@ -185,6 +222,8 @@ pub fn median(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use antlm_nn::kernels::work::Product;
+
     use super::*;
 
     #[test]
@@ -193,9 +232,14 @@ mod tests {
         let line = |seconds: f64| json!({ "seconds_median": seconds, "peak_bytes": 5e8 });
         // The machine was twice as slow in the second round, for both.
         let runs = vec![vec![line(1.0), line(2.0), line(1.0)], vec![line(2.0), line(4.0), line(1.5)]];
-        let cell = Cell { model: "m".into(), objective: "clm".into(), runs };
+        let product = Product { rows: 1000, cols: 1000, inner: 500, ..bench_floor::PEAK };
+        let floors = vec![(0.5, 2e9), (1.0, 1e9), (0.8, 2e9)];
+        let cell = Cell { model: "m".into(), objective: "clm".into(), runs, products: [(product, 1)].into(), floors };
         let text = table(&[program("antlm"), program("torch")], &[cell]).unwrap();
-        assert_eq!(text.lines().last(), Some("| m clm | 1.000 | 2.000 | 2.00 (1.50-2.00) | 500 | 500 |"));
+        assert_eq!(
+            text.lines().last(),
+            Some("| m clm | 1.000 | 2.000 | 2.00 (1.50-2.00) | 0.800 | 2.00 (1.25-2.00) | 1 | 50 % | 500 | 500 |")
+        );
         assert!(number(&line(1.0), "tokens").is_err());
     }
 }

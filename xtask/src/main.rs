@@ -1,6 +1,7 @@
 //! `cargo xtask`: the checks that every change has to pass besides the tests, and the measurements.
 
 mod bench;
+mod bench_floor;
 mod bench_score;
 mod check_export;
 mod dev_table;

@@ -59,35 +59,74 @@ pub struct Report {
     pub last_loss: f64,
 }
 
-/// Times steps of the recipe's model on random tokens. LTG-BERT drops 0.1, Llama nothing, whatever the recipe says.
+/// Steps of a recipe's model on random tokens, one after another. LTG-BERT drops 0.1, Llama nothing, whatever the recipe
+/// says.
+pub struct Steps {
+    model: Model,
+    batch: Batch,
+    params: Vec<f32>,
+    grads: Vec<f32>,
+    moments: [Vec<f32>; 2],
+    pool: Pool,
+    done: u32,
+}
+
+impl Steps {
+    /// Everything that a step needs. `options.steps` does not matter.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a vocabulary of special tokens only, and for sizes that no memory holds.
+    pub fn new(recipe: &Recipe, options: Options) -> Result<Steps> {
+        let mut config = recipe.model.clone();
+        let p = if config.kind == Kind::LtgBert { 0.1 } else { 0.0 };
+        (config.hidden_dropout, config.attention_dropout) = (p, p);
+        let rows = options.batch.saturating_mul(options.seq);
+        let sized = Recipe { seq_len: options.seq as usize, ..recipe.clone() };
+        size::check_memory(&Recipe { batch: BatchSize { segments: options.batch, micro_tokens: rows }, ..sized })?;
+        let model = Model::new(&config)?;
+        let batch = tokens(options, config.vocab_size as u32)?;
+        let params = model.init(0);
+        let zeros = || vec![0.0; params.len()];
+        let (grads, moments) = (zeros(), [zeros(), zeros()]);
+        Ok(Steps { model, batch, params, grads, moments, pool: Pool::default(), done: 0 })
+    }
+
+    /// One step; its loss.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn step(&mut self) -> Result<f64> {
+        let adamw = Optimizer { rule: Rule::AdamW, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+        let more = Regularizers { dropout: Some(Dropout { rng: Rng::new(0), step: self.done }), z_loss: 0.0 };
+        let batches = std::slice::from_ref(&self.batch);
+        let (loss, _, _) = gradient(&self.model, &self.params, batches, more, &mut self.grads, &mut self.pool)?;
+        self.done += 1;
+        let grad_scale = clip_coefficient(global_norm(&self.grads), 2.0);
+        let update = Update { t: u64::from(self.done), lr: 1e-4, grad_scale };
+        let [m, v] = &mut self.moments;
+        adamw.step(self.model.layout(), &mut self.params, &self.grads, m, v, update)?;
+        Ok(loss)
+    }
+
+    /// Numbers of the model.
+    pub fn parameters(&self) -> usize {
+        self.params.len()
+    }
+}
+
+/// Times steps.
 ///
 /// # Errors
-/// [`Error::Usage`] for a vocabulary of special tokens only.
+/// Those of [`Steps`].
 pub fn run(recipe: &Recipe, options: Options) -> Result<Report> {
-    let mut config = recipe.model.clone();
-    let p = if config.kind == Kind::LtgBert { 0.1 } else { 0.0 };
-    (config.hidden_dropout, config.attention_dropout) = (p, p);
-    let rows = options.batch.saturating_mul(options.seq);
-    let sized = Recipe { seq_len: options.seq as usize, ..recipe.clone() };
-    size::check_memory(&Recipe { batch: BatchSize { segments: options.batch, micro_tokens: rows }, ..sized })?;
-    let model = Model::new(&config)?;
-    let rng = Rng::new(0);
-    let batch = tokens(options, config.vocab_size as u32, rng)?;
-    let mut params = model.init(0);
-    let (mut m, mut v, mut grads) = (vec![0.0; params.len()], vec![0.0; params.len()], vec![0.0; params.len()]);
-    let adamw = Optimizer { rule: Rule::AdamW, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    let (mut pool, mut seconds, mut last_loss) = (Pool::default(), Vec::new(), 0.0);
+    let mut steps = Steps::new(recipe, options)?;
+    let (mut seconds, mut last_loss) = (Vec::new(), 0.0);
     for step in 0..options.steps + 2 {
         let start = Instant::now();
-        let more = Regularizers { dropout: Some(Dropout { rng, step }), z_loss: 0.0 };
-        let (loss, _, _) = gradient(&model, &params, std::slice::from_ref(&batch), more, &mut grads, &mut pool)?;
-        let grad_scale = clip_coefficient(global_norm(&grads), 2.0);
-        let update = Update { t: u64::from(step) + 1, lr: 1e-4, grad_scale };
-        adamw.step(model.layout(), &mut params, &grads, &mut m, &mut v, update)?;
+        last_loss = steps.step()?;
         if step >= 2 {
             seconds.push(start.elapsed().as_secs_f64());
         }
-        last_loss = loss;
     }
     seconds.sort_by(f64::total_cmp);
     let middle = seconds.len() / 2;
@@ -102,7 +141,7 @@ pub fn run(recipe: &Recipe, options: Options) -> Result<Report> {
         bf16: false,
         compile: false,
         threads: rayon::current_num_threads(),
-        parameters: params.len(),
+        parameters: steps.parameters(),
         seconds_median: median,
         seconds_min: seconds[0],
         tokens_per_second: f64::from(options.batch) * f64::from(options.seq) / median,
@@ -112,7 +151,8 @@ pub fn run(recipe: &Recipe, options: Options) -> Result<Report> {
 }
 
 /// Random sequences; for `clm` every token but a sequence's first is predicted, for `mlm` 15 % of them.
-fn tokens(options: Options, vocab: u32, rng: Rng) -> Result<Batch> {
+fn tokens(options: Options, vocab: u32) -> Result<Batch> {
+    let rng = Rng::new(0);
     let ordinary = vocab.checked_sub(5).filter(|&n| n > 0);
     let ordinary = ordinary.ok_or_else(|| Error::Usage(format!("a vocabulary of {vocab} has no ordinary token")))?;
     let n = options.batch.checked_mul(options.seq).filter(|&n| n <= 1 << 24);

@@ -1,6 +1,8 @@
 //! Products of matrices inside flat slices, by the `gemm` crate. It cuts work over rows and columns only, never over
 //! the inner dimension, so that the bits do not depend on the number of threads.
 
+use super::work::{self, Product};
+
 /// A matrix inside a slice: entry (i, j) lies at `offset + i * row_stride + j * col_stride`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {
@@ -91,6 +93,14 @@ pub fn matmul(c: MatMut<'_>, into: Into, alpha: f32, a: Mat<'_>, b: Mat<'_>, thr
     if c.rows == 0 || c.cols == 0 {
         return;
     }
+    work::note(Product {
+        rows: c.rows,
+        cols: c.cols,
+        inner: a.cols,
+        left_transposed: a.col_stride != 1,
+        right_transposed: b.col_stride != 1,
+        spread: threads == Threads::All,
+    });
     let parallelism = match threads {
         Threads::One => gemm::Parallelism::None,
         Threads::All if rayon::current_num_threads() == 1 => gemm::Parallelism::None,

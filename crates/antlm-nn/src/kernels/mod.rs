@@ -10,6 +10,7 @@ pub mod matmul;
 pub mod norm;
 pub mod past;
 pub mod rope;
+pub mod work;
 
 use rayon::prelude::*;
 

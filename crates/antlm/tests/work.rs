@@ -1,0 +1,78 @@
+//! How much work a training step is: the products that it makes, and what it allocates, held against `work.json`. Time
+//! says little on machines that others use; these numbers say the same everywhere, and a change that makes steps dearer
+//! has to say so.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use allocation_counter::measure;
+use antlm::bench::{Options, Steps};
+use antlm::objective::Objective;
+use antlm::recipe::Recipe;
+use antlm_nn::kernels::work::products;
+use serde::{Deserialize, Serialize};
+
+/// What one step costs.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Work {
+    /// Multiplications and additions of all products.
+    operations: u64,
+    /// Bytes of their operands and results, each counted once a product.
+    bytes: u64,
+    /// Products.
+    products: u64,
+    /// Allocations, once the buffers of earlier steps are there.
+    allocations: u64,
+}
+
+impl Work {
+    fn numbers(&self) -> [(&'static str, u64); 4] {
+        let Work { operations, bytes, products, allocations } = *self;
+        [("operations", operations), ("bytes", bytes), ("products", products), ("allocations", allocations)]
+    }
+}
+
+/// The third step: by then all buffers are there.
+fn work(recipe: &str, objective: Objective) -> Work {
+    let recipe = Recipe::load(recipe, &[]).unwrap();
+    let mut steps = Steps::new(&recipe, Options { objective, batch: 4, seq: 64, steps: 0 }).unwrap();
+    steps.step().unwrap();
+    steps.step().unwrap();
+    let (_, found) = products(|| steps.step().unwrap());
+    let allocated = measure(|| {
+        steps.step().unwrap();
+    });
+    let sum = |of: &dyn Fn(&antlm_nn::kernels::work::Product) -> u64| found.iter().map(|(p, n)| of(p) * n).sum();
+    Work {
+        operations: sum(&|p| p.operations()),
+        bytes: sum(&|p| p.bytes()),
+        products: sum(&|_| 1),
+        allocations: allocated.count_total,
+    }
+}
+
+/// Growth or fall of over 5 % fails. `ANTLM_RECORD=1 cargo test -p antlm --test work` writes the numbers anew; the
+/// commit that does so says why.
+#[test]
+fn a_step_is_as_much_work_as_recorded() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/work.json");
+    // The counter sees the thread that asks.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let found: BTreeMap<String, Work> = pool.install(|| {
+        let cells = ["ltg-bert-tiny", "babyllama-tiny"].into_iter().flat_map(|recipe| {
+            [Objective::Clm, Objective::Mlm].map(|objective| (format!("{recipe} {objective}"), work(recipe, objective)))
+        });
+        cells.collect()
+    });
+    if std::env::var_os("ANTLM_RECORD").is_some() {
+        std::fs::write(&path, serde_json::to_string_pretty(&found).unwrap() + "\n").unwrap();
+    }
+    let recorded: BTreeMap<String, Work> = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(found.keys().eq(recorded.keys()));
+    for (cell, work) in &found {
+        for ((what, now), (_, then)) in work.numbers().into_iter().zip(recorded[cell].numbers()) {
+            let share = now as f64 / then as f64;
+            assert!((0.95..=1.05).contains(&share), "{cell}: {now} {what} a step, {then} recorded");
+        }
+    }
+}
