@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_floor;
+mod bench_ops;
 mod bench_score;
 mod check_export;
 mod dev_table;
@@ -61,6 +62,7 @@ enum Chore {
         check: bool,
     },
     Bench(bench::Options),
+    BenchOps(bench_ops::Options),
     BenchScore(bench_score::Options),
     DevTable(dev_table::Options),
     /// Trains a very small model for 10,000 steps; its memory has to stay flat (Linux, minutes)
@@ -106,6 +108,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Release { check: true } => release::check(&root),
         Chore::Release { check: false } => release::run(&root),
         Chore::Bench(options) => bench::run(&root, &options),
+        Chore::BenchOps(options) => bench_ops::run(&options),
         Chore::BenchScore(options) => bench_score::run(&root, &options),
         Chore::CheckExport(options) => check_export::run(&root, &options),
         Chore::Torture(options) => torture::run(&root, &options),
