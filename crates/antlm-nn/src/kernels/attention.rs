@@ -181,11 +181,17 @@ impl<'a> Head<'a> {
             #[inline(always)]
             || {
                 for (local, s) in s.chunks_exact_mut(keys).enumerate() {
-                    let c = &c[local * BUCKETS..local * BUCKETS + RELATIVE_ROWS];
+                    let (i, c) = (tile.start + local, &c[local * BUCKETS..local * BUCKETS + RELATIVE_ROWS]);
+                    let seen = self.seen(i);
+                    let near = near(i, seen, t);
+                    let ps = p[near.first..].iter().step_by(near.step);
+                    for ((s, cv), p) in s[near.keys].iter_mut().rev().zip(&c[near.rows]).zip(ps) {
+                        *s += cv + p;
+                    }
                     for_runs(
                         self.runs,
-                        tile.start + local,
-                        self.seen(tile.start + local),
+                        i,
+                        seen,
                         #[inline(always)]
                         |row, j| {
                             let cv = c[row];
@@ -214,6 +220,36 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Distances up to this have a position row each.
+const NEAR: usize = 16;
+
+/// Where the near keys of a query lie, from the last to the first: there, positions go up by one, and keys down by one.
+struct Near {
+    /// Position rows.
+    rows: Range<usize>,
+    /// Keys: the last of them belongs to the first position row.
+    keys: Range<usize>,
+    /// In a table `[63, t]`, the place of the first position row and the last key, and the way to the next.
+    first: usize,
+    step: usize,
+}
+
+/// The near keys, of `0..seen`, of query row `i` in a segment of `t` rows.
+#[inline(always)]
+fn near(i: usize, seen: usize, t: usize) -> Near {
+    let keys = i.saturating_sub(NEAR)..(i + NEAR + 1).min(seen);
+    let middle = RELATIVE_ROWS / 2;
+    let rows = middle + i + 1 - keys.end..middle + i + 1 - keys.start;
+    Near { first: rows.start * t + keys.end - 1, step: (t - 1).max(1), rows, keys }
+}
+
+/// The runs of keys that are not near.
+fn far_runs(t: usize) -> Vec<Run> {
+    let mut runs = runs(t);
+    runs.retain(|run| run.low.unsigned_abs().min(run.high.unsigned_abs()) > NEAR as u64);
+    runs
+}
+
 /// Calls `f(position row, keys)` for every run of keys in `0..seen` that query row `i` meets.
 #[inline(always)]
 pub(super) fn for_runs(runs: &[Run], i: usize, seen: usize, mut f: impl FnMut(usize, Range<usize>)) {
@@ -232,7 +268,7 @@ pub fn attention(spec: Spec, operands: Operands<'_>, o: &mut [f32], stats: &mut 
     let (d, heads) = (spec.d, spec.heads);
     let groups = groups(bounds);
     let longest = bounds.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap_or(0);
-    let runs = if positions.is_some() { runs(longest) } else { Vec::new() };
+    let runs = if positions.is_some() { far_runs(longest) } else { Vec::new() };
     let (os, stats) = (split(o, d, bounds, &groups), split(stats, 2 * heads, bounds, &groups));
     groups.par_iter().zip(os).zip(stats).for_each(|((group, o), stats)| {
         let mut scratch = Scratch::new(longest, false, positions.is_some());
@@ -313,7 +349,7 @@ pub fn attention_backward(spec: Spec, operands: Operands<'_>, backward: Backward
     let (d, heads) = (spec.d, spec.heads);
     let groups = groups(bounds);
     let longest = bounds.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap_or(0);
-    let runs = if positions.is_some() { runs(longest) } else { Vec::new() };
+    let runs = if positions.is_some() { far_runs(longest) } else { Vec::new() };
     let table = if positions.is_some() { RELATIVE_ROWS * 2 * d } else { 0 };
     let mut partials = vec![0.0; groups.len() * table];
     let mut tables: Vec<&mut [f32]> = partials.chunks_exact_mut(table.max(1)).collect();
@@ -403,6 +439,12 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
                     }
                     if part.positions.is_some() {
                         let dc = &mut dc[local * BUCKETS..local * BUCKETS + RELATIVE_ROWS];
+                        let near = near(i, part.seen(i), t);
+                        let dps = dp[near.first..].iter_mut().step_by(near.step);
+                        for ((ds, dc), dp) in ds[near.keys].iter().rev().zip(&mut dc[near.rows]).zip(dps) {
+                            *dc = *ds;
+                            *dp += ds;
+                        }
                         for_runs(
                             part.runs,
                             i,
@@ -410,7 +452,7 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
                             #[inline(always)]
                             |bucket, j| {
                                 let ds = &ds[j.clone()];
-                                dc[bucket] = if ds.len() == 1 { ds[0] } else { sum(ds) };
+                                dc[bucket] = sum(ds);
                                 for (dp, ds) in dp[bucket * t..][j].iter_mut().zip(ds) {
                                     *dp += ds;
                                 }
