@@ -42,7 +42,7 @@ pub fn run(root: &Path) -> Result<()> {
         bail!("antlm sample-text: {status}");
     }
     let began = Instant::now();
-    let mut child = antlm(&["train", "small.toml", "--text", "text.txt", "--out", "run", "--json", "--quiet"])
+    let mut child = antlm(&["train", "small.toml", "--text", "text.txt", "--out", "run", "--json"])
         .stdout(Stdio::piped())
         .spawn()?;
     let out = child.stdout.take().context("its output was asked for")?;
