@@ -154,7 +154,8 @@ fn tiny(work: &Path, name: &str, recipe: &str, set: &[&str]) -> Result<Export> {
     for (i, value) in model.params.iter_mut().enumerate() {
         *value += 0.1 * (rng.unit(Stream::SAMPLE, 0, i as u32 / 1024, i as u32 % 1024) as f32 - 0.5);
     }
-    model.state.step += 1;
+    // In the newest one's place, which the log knows.
+    fs::remove_dir_all(&model.checkpoint)?;
     checkpoint::save_weights(&out, &model.state, model.model.layout(), &model.params)?;
     export(work, name, &out)
 }
@@ -183,7 +184,7 @@ fn expectations(trained: &Trained) -> Result<Value> {
         texts.iter().map(|text| Ok([vec![CLS], tokenizer.encode(text)?].concat())).collect::<Result<_>>()?;
     let all =
         |causal| -> Result<Vec<Vec<Vec<f32>>>> { ids.iter().map(|ids| logits(model, params, ids, causal)).collect() };
-    let reading = hub::config::Reading::of(&trained.recipe.schedule);
+    let reading = hub::config::Reading::of(trained);
     let next = reading.alignment() == hub::config::NEXT_TOKEN;
 
     // Every third token is masked.

@@ -298,7 +298,7 @@ pub struct Score {
     /// The run's folder, or one of its checkpoints
     #[arg(value_name = "RUN")]
     pub run: PathBuf,
-    /// How to read the model (default: the one its last block taught)
+    /// How to read the model (default: what it was taught last)
     #[arg(long, value_enum)]
     pub backend: Option<BackendArg>,
     /// Read the moving average of the weights (of a run trained with `--set optimizer.ema_decay=0.999`)
@@ -353,7 +353,7 @@ pub struct Export {
     pub json: bool,
 }
 
-/// Turn a folder of the Hugging Face Hub into one that score, export and train --init read
+/// Turn a folder of the Hugging Face Hub into one that score, eval, finetune, generate, export and train --init read
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -361,8 +361,9 @@ Examples:
   echo 'The dogs sleep.' | antlm score runs/imported
   antlm train runs/imported/recipe.toml --init runs/imported --text more.txt --out runs/further
 DIR is what `antlm export` wrote, or config.json, tokenizer.json and model.safetensors of a Llama or an LTG-BERT: with
-byte-level BPE and this program's five special tokens, names and shapes as in ARCHITECTURE.md's models, in f32, f16 or
-bf16 (which becomes f32). What is missing or surplus is listed. Python code in it is not run.")]
+byte-level BPE and this program's five special tokens, names and shapes as transformers and the LTG-BERTs of BabyLM have
+them, in f32, f16 or bf16 (which becomes f32). What is missing, surplus or of another shape is listed; what is passed over
+or done in another way here is noted. Python code in it is not run. docs/export.md says more.")]
 pub struct Import {
     /// The folder
     #[arg(value_name = "DIR")]
@@ -386,8 +387,9 @@ Examples:
   antlm push antlm-first --repo me/antlm-first                  one export, to the branch main
   antlm push antlm-first-milestones --repo me/antlm-first       each milestone to a branch of its name
 The repository is made if it is not there. Files of the same names are replaced, others stay. Folders in an export and
-hidden files are not uploaded; each is named. The token is read from HF_TOKEN, the file HF_TOKEN_PATH, or `token` in HF_HOME (~/.cache/huggingface), where `hf auth login` puts it; it is never
-printed. Uploading needs a build with `--features hub`; --dry-run does not.")]
+hidden files are not uploaded; each is named. The token is read from HF_TOKEN, the file HF_TOKEN_PATH, or `token` in
+HF_HOME (~/.cache/huggingface), where `hf auth login` puts it; it is never printed. Uploading needs a build with
+`--features hub`; --dry-run does not.")]
 pub struct Push {
     /// What `antlm export` wrote
     #[arg(value_name = "DIR")]

@@ -1,6 +1,6 @@
 //! Safetensors files of a flat f32 buffer: written straight from it, read straight into it, nothing trusted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::path::Path;
 use antlm_nn::params::Layout;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorView};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::{Error, Result, files};
 
@@ -120,23 +121,38 @@ pub fn read_foreign(path: &Path, layout: &Layout, spare: impl Fn(&str) -> Spare)
     let mut names = header.offset_keys();
     names.sort();
     let of = |name: &str| if known.contains_key(name) { None } else { Some(spare(name)) };
-    let missing: Vec<&str> =
-        layout.tensors().iter().map(|tensor| &*tensor.name).filter(|name| header.info(name).is_none()).collect();
-    let surplus: Vec<&str> = names.iter().map(String::as_str).filter(|name| of(name) == Some(Spare::Unknown)).collect();
-    if !missing.is_empty() || !surplus.is_empty() {
-        let parts = [("missing", &missing), ("surplus", &surplus)].into_iter().filter(|(_, names)| !names.is_empty());
-        let what = parts.map(|(what, names)| format!("{} {what}: {}", names.len(), few(names))).collect::<Vec<_>>();
-        return Err(Error::data(path, "tensors", what.join("; ")));
+    let missing = layout.tensors().iter().map(|tensor| &*tensor.name).filter(|name| header.info(name).is_none());
+    let surplus = names.iter().map(String::as_str).filter(|name| of(name) == Some(Spare::Unknown));
+    // Each tensor of the file, and the one of the layout that it is or is a copy of.
+    let needed = names.iter().filter_map(|name| match (known.get(&**name), of(name)) {
+        (Some(tensor), _) => Some((name, *tensor)),
+        (None, Some(Spare::CopyOf(first))) => known.get(first).map(|tensor| (name, *tensor)),
+        (None, _) => None,
+    });
+    let other = needed.filter_map(|(name, tensor)| {
+        let info = header.info(name)?;
+        let fits = info.shape == tensor.shape && matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+        let dims: Vec<String> = info.shape.iter().take(8).map(usize::to_string).collect();
+        let more = if info.shape.len() > dims.len() { ", …" } else { "" };
+        let is = format!("{} is {:?} [{}{more}], not {:?}", quoted(name), info.dtype, dims.join(", "), tensor.shape);
+        (!fits).then_some(is)
+    });
+    let wrong = [
+        ("missing", listed(missing.map(quoted))),
+        ("surplus", listed(surplus.map(quoted))),
+        ("of another shape, or not in F32, F16 or BF16", listed(other)),
+    ];
+    let wrong: Vec<String> = wrong
+        .into_iter()
+        .filter(|(_, (count, _))| *count > 0)
+        .map(|(what, (count, names))| format!("{count} {what}: {names}"))
+        .collect();
+    if !wrong.is_empty() {
+        return Err(Error::data(path, "tensors", wrong.join("; ")));
     }
-    let read = |file: &mut File, name: &str, shape: &[usize], out: &mut [f32]| -> Result<()> {
-        let place = format!("tensor {name:?}");
-        // Both callers have seen the name in the header.
-        let info = header.info(name).ok_or_else(|| Error::data(path, &place, "missing"))?;
-        if info.shape != shape || !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            let what =
-                format!("is {:?} {:?}, but this model needs {shape:?} in F32, F16 or BF16", info.dtype, info.shape);
-            return Err(Error::data(path, place, what));
-        }
+    let read = |file: &mut File, name: &str, out: &mut [f32]| -> Result<()> {
+        // Both callers have seen the name in the header, with a type and a shape that fit.
+        let info = header.info(name).ok_or_else(|| Error::data(path, format!("tensor {name:?}"), "missing"))?;
         file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64)).map_err(Error::io(path))?;
         if info.dtype == Dtype::F32 {
             return file.read_exact(bytemuck::cast_slice_mut(out)).map_err(Error::io(path));
@@ -159,13 +175,13 @@ pub fn read_foreign(path: &Path, layout: &Layout, spare: impl Fn(&str) -> Spare)
     }
     let mut values = vec![0.0f32; layout.len()];
     for tensor in layout.tensors() {
-        read(&mut file, &tensor.name, &tensor.shape, &mut values[tensor.range()])?;
+        read(&mut file, &tensor.name, &mut values[tensor.range()])?;
     }
     for name in &names {
         let Some(Spare::CopyOf(first)) = of(name) else { continue };
         let Some(tensor) = known.get(first) else { continue };
         let mut copy = vec![0.0; tensor.range().len()];
-        read(&mut file, name, &tensor.shape, &mut copy)?;
+        read(&mut file, name, &mut copy)?;
         if copy != values[tensor.range()] {
             let what = format!("is not the same as {first}, but this model has one matrix for both");
             return Err(Error::data(path, format!("tensor {name:?}"), what));
@@ -174,22 +190,30 @@ pub fn read_foreign(path: &Path, layout: &Layout, spare: impl Fn(&str) -> Spare)
     Ok(values)
 }
 
-/// Some names, and how many more there are; control characters cannot hide in them.
-fn few(names: &[&str]) -> String {
-    const SHOWN: usize = 6;
-    let mut text = names
-        .iter()
-        .take(SHOWN)
-        .map(|name| {
-            let short: String = name.chars().take(100).collect();
-            format!("{short:?}")
-        })
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > SHOWN {
-        text += &format!(" and {} more", names.len() - SHOWN);
+/// The most entries that an error lists, and the most bytes of them: all of a model's tensors, not all of a hostile file's.
+const MOST_LISTED: (usize, usize) = (1000, 64 << 10);
+
+/// How many there are, and all of them in a line as far as the limits go, with the number of those that are left out.
+fn listed(entries: impl Iterator<Item = String>) -> (usize, String) {
+    let (mut count, mut shown, mut text) = (0, 0, String::new());
+    for entry in entries {
+        if count == shown && shown < MOST_LISTED.0 && text.len() + entry.len() < MOST_LISTED.1 {
+            text += if shown > 0 { ", " } else { "" };
+            text += &entry;
+            shown += 1;
+        }
+        count += 1;
     }
-    text
+    if count > shown {
+        text += &format!(" and {} more", count - shown);
+    }
+    (count, text)
+}
+
+/// A name from a file; control characters cannot hide in it, and it is not long.
+fn quoted(name: &(impl AsRef<str> + ?Sized)) -> String {
+    let short: String = name.as_ref().chars().take(100).collect();
+    format!("{short:?}")
 }
 
 /// Where the values begin, and the checked header; the file's length agrees with it.
@@ -212,12 +236,43 @@ fn read_header(path: &Path, file: &mut File) -> Result<(u64, Metadata)> {
     file.read_exact(&mut json).map_err(Error::io(path))?;
     let header: Metadata = serde_json::from_slice(&json)
         .map_err(|e| wrong(&format!("header, character {}", e.column()), e.to_string()))?;
+    // Of a name that stands there twice the crate takes one, and readers may differ in which.
+    serde_json::from_slice::<EachOnce>(&json)
+        .map_err(|e| wrong(&format!("header, character {}", e.column()), e.to_string()))?;
     let start = 8 + length;
     if header.data_len() as u64 != size - start {
         let end = start.saturating_add(header.data_len() as u64);
         return Err(wrong(&format!("byte {size}"), format!("the file ends here, but its header says byte {end}")));
     }
     Ok((start, header))
+}
+
+/// A JSON object whose keys are looked at, and nothing else.
+struct EachOnce;
+
+impl<'de> Deserialize<'de> for EachOnce {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(EachOnce)
+    }
+}
+
+impl<'de> Visitor<'de> for EachOnce {
+    type Value = EachOnce;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<EachOnce, A::Error> {
+        let mut names = HashSet::new();
+        while let Some((name, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+            if names.contains(&name) {
+                return Err(serde::de::Error::custom(format!("{} stands in it twice", quoted(&name))));
+            }
+            names.insert(name);
+        }
+        Ok(EachOnce)
+    }
 }
 
 fn check_len(layout: &Layout, got: usize) -> Result<()> {
@@ -284,7 +339,8 @@ mod tests {
         };
         let a = r#""a.bias":{"dtype":"F32","shape":[5],"data_offsets":[0,20]}"#;
         let huge = r#"{"a.bias":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,20]}}"#;
-        let cases: [(Vec<u8>, &str); 10] = [
+        let cases: [(Vec<u8>, &str); 11] = [
+            (with_header(&format!("{{{a},{a}}}"), &[0; 20]), "\"a.bias\" stands in it twice"),
             (vec![], "byte 0: not a safetensors file"),
             (u64::MAX.to_le_bytes().repeat(2), "byte 0: a header of"),
             (good[..good.len() - 1].to_vec(), "the file ends here"),

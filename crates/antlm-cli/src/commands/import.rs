@@ -11,10 +11,15 @@ pub fn run(args: &Import, out: &mut impl Write) -> Result<()> {
     let foreign = antlm::hub::import(&args.dir, &args.out)?;
     let (model, parameters) = (foreign.model.config(), foreign.params.len() as u64);
     let known = foreign.recipe.imported.as_ref().is_some_and(|imported| imported.recipe_known);
+    if !args.quiet {
+        for note in &foreign.notes {
+            eprintln!("antlm: note: {note}");
+        }
+    }
     if args.json {
         let json = serde_json::json!({
             "run": args.out, "model": model, "parameters": parameters, "schedule": foreign.recipe.schedule,
-            "recipe_known": known,
+            "recipe_known": known, "notes": foreign.notes,
         });
         writeln!(out, "{json}")?;
     } else if !args.quiet {

@@ -72,6 +72,7 @@ fn the_folder_is_as_promised(toy: &Toy, run: &str) {
             "seen",
             "sha256",
             "step",
+            "trained_block",
             "version",
         ];
         assert_eq!(keys, expected);
@@ -83,6 +84,7 @@ fn the_folder_is_as_promised(toy: &Toy, run: &str) {
     let last = toy.json(&format!("{run}/checkpoints/{}/state.json", steps[2]));
     let words = |objective: &str| last["seen"][objective]["words"].as_u64().unwrap();
     assert_eq!((words("clm"), words("mlm")), (2 * words("mntp"), words("mntp")));
+    assert_eq!(last["trained_block"], 2);
     assert_eq!((&last["block"], &last["precision"], &last["device"]), (&3.into(), &"f32".into(), &"cpu".into()));
 
     let recipe = String::from_utf8(toy.read(&format!("{run}/recipe.toml"))).unwrap();

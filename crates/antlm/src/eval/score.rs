@@ -88,7 +88,7 @@ impl Scorer {
         self.trained.trained()
     }
 
-    /// The backend of what the run's last block teaches.
+    /// The backend of what was taught last; before the first step `causal`.
     pub fn last(&self) -> Backend {
         self.trained.last()
     }

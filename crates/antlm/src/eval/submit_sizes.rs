@@ -83,6 +83,14 @@ fn table(text: &'static str) -> Sizes {
 }
 
 impl Sizes {
+    /// How many there are in all; nothing where there may be any number of parts.
+    pub fn total(&self) -> Option<usize> {
+        match self {
+            Sizes::Each(_) => None,
+            Sizes::Parts(all) => Some(all.iter().map(|(_, n)| n).sum()),
+        }
+    }
+
     /// What is wrong with parts of these sizes, in words; nothing if they are right.
     pub fn check(&self, parts: &[(String, usize)]) -> Vec<String> {
         let mut wrong = Vec::new();

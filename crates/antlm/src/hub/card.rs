@@ -2,14 +2,16 @@
 //! what was not measured is said to be so.
 
 use std::fmt::Write;
+use std::path::Path;
 
+use super::card_scores;
 use super::config::{self, Reading};
 use super::export::public_recipe;
 use crate::eval::results::{self, Set, TaskResult};
 use crate::model::Kind;
 use crate::objective::Backend;
 use crate::text::words::grouped;
-use crate::train::checkpoint::MODEL;
+use crate::train::checkpoint::{MILESTONES, MODEL};
 use crate::train::info::{self, DevLoss};
 use crate::train::run_folder;
 use crate::train::trained::{Trained, Weights};
@@ -20,18 +22,15 @@ use crate::{Result, files};
 /// # Errors
 /// A log or a result of the run that cannot be read.
 pub fn card(trained: &Trained, weights: Weights, license: Option<&str>, title: &str) -> Result<String> {
-    let reading = Reading::of(&trained.recipe.schedule);
+    let reading = Reading::of(trained);
     let mut text = front(trained, &reading, license);
     let family = match trained.model.config().kind {
         Kind::LtgBert => "LTG-BERT",
         Kind::Llama => "Llama",
     };
     let parameters = grouped(trained.params.len() as u64);
-    // What this very checkpoint has had, not what its schedule goes on to.
-    let had = |masked: bool| {
-        trained.state.seen.iter().any(|(o, seen)| seen.targets > 0 && (o.backend() != Backend::Causal) == masked)
-    };
-    let ways = match (&trained.recipe.imported, had(false), had(true)) {
+    let causal = reading.backends.contains(&Backend::Causal);
+    let ways = match (&trained.recipe.imported, causal, reading.masked().is_some()) {
         (Some(_), ..) => "imported into antlm; how it was trained is not recorded there.",
         (None, true, true) => {
             "trained with antlm. It reads both ways: causal and masked language modelling were trained by turns on one set of \
@@ -77,9 +76,10 @@ fn front(trained: &Trained, reading: &Reading, license: Option<&str>) -> String 
     if !languages.is_empty() {
         let _ = writeln!(text, "language: {}", serde_json::json!(languages));
     }
-    let task = if reading.last == Backend::Causal { "text-generation" } else { "fill-mask" };
-    let _ = write!(text, "pipeline_tag: {task}\ntags: [\"antlm\", \"babylm\"]\n---\n\n");
-    text
+    if let Some(task) = reading.pipeline() {
+        let _ = writeln!(text, "pipeline_tag: {task}");
+    }
+    text + "tags: [\"antlm\", \"babylm\"]\n---\n\n"
 }
 
 fn training(trained: &Trained, weights: Weights) -> String {
@@ -132,10 +132,18 @@ fn loading(trained: &Trained, reading: &Reading, title: &str) -> String {
     let place = if next { "place - 1" } else { "place" };
     // JSON's strings are Python's.
     let title = serde_json::json!(title);
+    let milestone = trained.checkpoint.parent().and_then(Path::file_name).is_some_and(|name| name == MILESTONES);
+    let (branch, on_hub) = match milestone {
+        true => (
+            format!("  # pushed, path is the repository, and every call has revision={title}"),
+            format!("its repository on the Hub together with `revision={title}`"),
+        ),
+        false => (String::new(), "its repository on the Hub".into()),
+    };
     let mut text = format!(
-        "## Loading\n\nWith transformers 4.51 to 5.x. `path` is this folder, or its repository on the Hub.\n\n```python\n\
+        "## Loading\n\nWith transformers 4.51 to 5.x. `path` is this folder, or {on_hub}.\n\n```python\n\
          from transformers import AutoTokenizer, AutoModelForCausalLM, AutoModelForMaskedLM\n\n\
-         path = {title}\ntokenizer = AutoTokenizer.from_pretrained(path{causal})\n\n\
+         path = {title}{branch}\ntokenizer = AutoTokenizer.from_pretrained(path{causal})\n\n\
          # From the left.\n\
          model = AutoModelForCausalLM.from_pretrained(path{causal})\n\
          ids = tokenizer(\"The dogs\", return_tensors=\"pt\")\n\
@@ -157,7 +165,7 @@ fn loading(trained: &Trained, reading: &Reading, title: &str) -> String {
                  remote code; 4.51 does nothing with it.\n";
     }
     text += "- `AutoModel` gives hidden states, `AutoModelForSequenceClassification` has a new head, which is to be trained first. ";
-    text += if reading.masked.is_some() {
+    text += if reading.masked().is_some() {
         "Both read both\n  sides; the head reads the first token.\n"
     } else {
         "Both read\n  from the left; the head reads the last token.\n"
@@ -200,20 +208,7 @@ fn scores(trained: &Trained, weights: Weights) -> Result<String> {
     let fits =
         |result: &TaskResult| result.checkpoint.weights == sha && result.set == Set::Full && result.limit.is_none();
     let tasks: Vec<TaskResult> = all.filter(fits).collect();
-    if !tasks.is_empty() {
-        text += "Measured by `antlm eval` and `antlm finetune` on these weights, over all items of a task.\n\n\
-                 | task | read by | protocol | metric | score | items |\n|---|---|---|---|---|---|\n";
-        for task in &tasks {
-            let backend = task.backend.map_or("fine-tuned".into(), |backend| format!("`{backend}`"));
-            let protocol = match task.seed {
-                Some(seed) => format!("{}, seed {seed}", task.protocol),
-                None => task.protocol.clone(),
-            };
-            let (name, metric, score, n) = (&task.task, &task.metric, task.score, grouped(task.n));
-            let _ = writeln!(text, "| {name} | {backend} | {protocol} | {metric} | {score:.2} | {n} |");
-        }
-        text.push('\n');
-    }
+    text += &card_scores::table(&tasks);
     if dev.is_empty() && tasks.is_empty() {
         text += "Nothing was measured at this checkpoint before it was exported.\n\n";
     }
@@ -226,12 +221,20 @@ fn limits(trained: &Trained, reading: &Reading, license: Option<&str>) -> String
         Some(license) => format!("Licence: {license}."),
         None => "No licence was given when this was exported; ask whoever shares it.".into(),
     };
+    let read = match backends.is_empty() {
+        true => "It has learnt nothing yet, by whichever way it is read.".into(),
+        false => {
+            format!(
+                "Read it by {}, which it was trained for; any other way of reading means little.",
+                backends.join(" and ")
+            )
+        }
+    };
     format!(
-        "## Limits\n\n- Read it by {}, which it was trained for; any other way of reading means little.\n\
+        "## Limits\n\n- {read}\n\
          - It has seen segments of at most {} tokens. Longer texts can be read, but were not trained.\n\
          - A model of this size and so little text repeats what its text says, be it wrong or unfair. It is made for research\n  \
          on language learning, not for advice, and not to be shown to people unfiltered.\n- {licence}\n\n",
-        backends.join(" and "),
         trained.recipe.seq_len
     )
 }

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::model::{Config, Kind};
-use crate::objective::schedule::Schedule;
-use crate::objective::{Backend, Objective};
+use crate::objective::Backend;
 use crate::text::special::{CLS, MASK, PAD, SEP, UNK};
 use crate::train::trained::{Trained, Weights};
 
@@ -27,37 +26,42 @@ pub fn code(kind: Kind) -> (&'static str, &'static str) {
     }
 }
 
-/// What a schedule means for whoever reads the model.
+/// What a model was taught, for whoever reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// The backends that were trained, sorted.
+    /// The backends that were trained until now, in the order in which each was last taught.
     pub backends: Vec<Backend>,
-    /// The backend of what was trained last.
-    pub last: Backend,
-    /// The masked backend that was trained last, if one was.
-    pub masked: Option<Backend>,
 }
 
 impl Reading {
-    /// Of a schedule.
-    pub fn of(schedule: &Schedule) -> Reading {
-        let backends = schedule.objectives().into_iter().map(Objective::backend).collect();
-        let mut last = Backend::Causal;
-        let mut masked = None;
-        for block in schedule.blocks() {
-            for objective in block.what.pattern() {
-                last = objective.backend();
-                if last != Backend::Causal {
-                    masked = Some(last);
-                }
-            }
+    /// Of a checkpoint: what it has had, not what its schedule goes on to.
+    pub fn of(trained: &Trained) -> Reading {
+        Reading { backends: trained.taught() }
+    }
+
+    /// The backend of what was taught last; nothing before the first step.
+    pub fn last(&self) -> Option<Backend> {
+        self.backends.last().copied()
+    }
+
+    /// The masked backend that was taught last, if one was.
+    pub fn masked(&self) -> Option<Backend> {
+        self.backends.iter().copied().rfind(|&backend| backend != Backend::Causal)
+    }
+
+    /// The Hub's name for what the model is best at. The `fill-mask` pipeline reads output k about token k, so it does not
+    /// fit `mntp`; and nothing fits a model that has learnt nothing.
+    pub fn pipeline(&self) -> Option<&'static str> {
+        match self.last()? {
+            Backend::Mlm => Some("fill-mask"),
+            Backend::Mntp if !self.backends.contains(&Backend::Causal) => None,
+            Backend::Mntp | Backend::Causal => Some("text-generation"),
         }
-        Reading { backends, last, masked }
     }
 
     /// `antlm_masked_alignment`: about which token output k of AutoModelForMaskedLM is.
     pub fn alignment(&self) -> &'static str {
-        if self.masked == Some(Backend::Mntp) { NEXT_TOKEN } else { SAME_POSITION }
+        if self.masked() == Some(Backend::Mntp) { NEXT_TOKEN } else { SAME_POSITION }
     }
 }
 
@@ -75,7 +79,7 @@ pub fn longest(seq_len: usize) -> usize {
 /// `config.json`.
 pub fn config(trained: &Trained, weights: Weights) -> Value {
     let c = trained.model.config();
-    let reading = Reading::of(&trained.recipe.schedule);
+    let reading = Reading::of(trained);
     let (file, _) = code(c.kind);
     let class = |name: &str| format!("{}.{name}", file.trim_end_matches(".py"));
     let mut json = json!({
@@ -92,13 +96,16 @@ pub fn config(trained: &Trained, weights: Weights) -> Value {
         // The pipelines of 4.x look here first; without it they find no tokenizer for a model type that is not theirs.
         "tokenizer_class": TOKENIZER_CLASS,
         "antlm_masked_alignment": reading.alignment(),
-        "antlm_bidirectional": reading.masked.is_some(),
+        "antlm_bidirectional": reading.masked().is_some(),
         "antlm": origin(trained, weights, &reading),
     });
     let more = match c.kind {
         Kind::LtgBert => json!({
             "model_type": LTG_BERT_TYPE,
-            "architectures": [if reading.last == Backend::Causal { "AntlmLtgBertForCausalLM" } else { "AntlmLtgBertForMaskedLM" }],
+            "architectures": [match reading.last() {
+                Some(Backend::Causal) => "AntlmLtgBertForCausalLM",
+                _ => "AntlmLtgBertForMaskedLM",
+            }],
             "auto_map": {
                 "AutoConfig": class("AntlmLtgBertConfig"),
                 "AutoModel": class("AntlmLtgBertModel"),
@@ -241,10 +248,19 @@ pub fn sizes(json: &Value) -> Result<Config, (String, String)> {
             only("head_dim", &[(hidden / heads).into()])?;
             only("attention_bias", &[false.into()])?;
             only("mlp_bias", &[false.into()])?;
+            // What is read from both sides here is a matter of the backend; `causal` must mean what it says.
+            only("is_causal", &[true.into()])?;
+            only("sliding_window", &[Value::Null])?;
+            only("use_sliding_window", &[false.into()])?;
+            only("partial_rotary_factor", &[json!(1.0), 1.into()])?;
             only("rope_scaling", &[Value::Null])?;
             only("rope_theta", &[json!(10_000.0), 10_000.into()])?;
             let rope = &json["rope_parameters"];
-            if !rope.is_null() && (rope["rope_type"] != "default" || rope["rope_theta"].as_f64() != Some(10_000.0)) {
+            let whole = &rope["partial_rotary_factor"];
+            let plain = rope["rope_type"] == "default"
+                && rope["rope_theta"].as_f64() == Some(10_000.0)
+                && (whole.is_null() || whole.as_f64() == Some(1.0));
+            if !rope.is_null() && !plain {
                 let what = format!("is {rope}; antlm's model needs the default with a base of 10000");
                 return Err(("rope_parameters".into(), what));
             }
@@ -270,19 +286,54 @@ pub fn sizes(json: &Value) -> Result<Config, (String, String)> {
     })
 }
 
+/// Keys of a `config.json` that [`sizes`] reads, or that change nothing of what a model computes from ids.
+const KNOWN: &str = "\
+    model_type hidden_size num_hidden_layers num_attention_heads intermediate_size vocab_size tie_word_embeddings \
+    position_bucket_size max_position_embeddings hidden_dropout_prob attention_probs_dropout_prob layer_norm_eps \
+    hidden_act num_key_value_heads head_dim attention_bias mlp_bias is_causal sliding_window use_sliding_window \
+    partial_rotary_factor rope_scaling rope_theta rope_parameters rms_norm_eps \
+    _name_or_path architectures attention_dropout auto_map bos_token_id classifier_dropout cls_token_id dtype eos_token_id \
+    id2label initializer_range label2id mask_token_id num_labels output_attentions output_hidden_states pad_token_id \
+    pretraining_tp problem_type return_dict sep_token_id tokenizer_class torch_dtype transformers_version unk_token_id \
+    use_cache antlm antlm_bidirectional antlm_masked_alignment";
+
+/// What a `config.json` says that this build does not know, and so passes over; nothing if there is nothing.
+pub fn unknown(json: &Value) -> Option<String> {
+    const SHOWN: usize = 20;
+    let known: Vec<&str> = KNOWN.split_whitespace().collect();
+    let set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+    let all = json.as_object().into_iter().flatten();
+    let keys: Vec<&String> =
+        all.filter(|(key, value)| set(value) && !known.contains(&&***key)).map(|(key, _)| key).collect();
+    if keys.is_empty() {
+        return None;
+    }
+    let shown = keys.iter().take(SHOWN).map(|key| format!("{:?}", key.chars().take(60).collect::<String>()));
+    let more = keys.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!("keys that antlm does not know, passed over: {}{more}", shown.collect::<Vec<_>>().join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn schedules_say_how_a_model_is_read() {
-        let of = |text: &str| Reading::of(&Schedule::parse(text).unwrap());
-        let plain = of("4 clm");
-        assert_eq!((plain.last, plain.masked, plain.alignment()), (Backend::Causal, None, SAME_POSITION));
-        let both = of("1 mlm + 2 mntp + 1 clm");
-        assert_eq!(both.backends, [Backend::Causal, Backend::Mlm, Backend::Mntp]);
-        assert_eq!((both.last, both.masked, both.alignment()), (Backend::Causal, Some(Backend::Mntp), NEXT_TOKEN));
-        assert_eq!(of("1 mntp + 1 mlm").alignment(), SAME_POSITION);
+    fn what_was_taught_says_how_a_model_is_read() {
+        use Backend::{Causal, Mlm, Mntp};
+        type Said = (Option<Backend>, Option<Backend>, &'static str, Option<&'static str>);
+        let cases: [(&[Backend], Said); 6] = [
+            (&[], (None, None, SAME_POSITION, None)),
+            (&[Causal], (Some(Causal), None, SAME_POSITION, Some("text-generation"))),
+            (&[Mlm, Mntp, Causal], (Some(Causal), Some(Mntp), NEXT_TOKEN, Some("text-generation"))),
+            (&[Causal, Mntp], (Some(Mntp), Some(Mntp), NEXT_TOKEN, Some("text-generation"))),
+            (&[Mntp], (Some(Mntp), Some(Mntp), NEXT_TOKEN, None)),
+            (&[Mntp, Causal, Mlm], (Some(Mlm), Some(Mlm), SAME_POSITION, Some("fill-mask"))),
+        ];
+        for (backends, said) in cases {
+            let of = Reading { backends: backends.to_vec() };
+            assert_eq!((of.last(), of.masked(), of.alignment(), of.pipeline()), said);
+        }
     }
 
     #[test]

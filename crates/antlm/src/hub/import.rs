@@ -5,12 +5,15 @@
 
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::Value;
 
+use super::config::Reading;
 use super::{CONFIG, MODEL, RECIPE, TOKENIZER, config};
 use crate::files::{self, NewFolder};
 use crate::model::{Config, Kind, Model};
 use crate::objective::schedule::Schedule;
+use crate::objective::{Backend, Objective};
 use crate::recipe::{self, Imported, Recipe};
 use crate::tensor_file::{self, Spare};
 use crate::text::tokenizer::Tokenizer;
@@ -34,10 +37,12 @@ pub struct Foreign {
     pub model: Model,
     /// Its numbers, in the model's layout.
     pub params: Vec<f32>,
+    /// For people: what in the folder was passed over or is done in another way here.
+    pub notes: Vec<String>,
 }
 
 /// Reads such a folder and writes a folder like that of a run: recipe, tokenizer and one checkpoint without an
-/// optimiser's state. `score`, `generate`, `export` and `train --init` read it; it cannot be resumed.
+/// optimiser's state. All that reads a run reads it, and `train --init`; it cannot be resumed.
 ///
 /// # Errors
 /// As [`read`], and a place that is taken; then nothing is left behind.
@@ -85,6 +90,9 @@ pub fn read(from: &Path) -> Result<Foreign> {
         let what = format!("{} tokens, but {CONFIG} says vocab_size {}", tokenizer.vocab_size(), sizes.vocab_size);
         return Err(Error::data(tokenizer_file, "model.vocab", what));
     }
+    let mut notes: Vec<String> =
+        config::unknown(&json).map(|what| format!("{}: {what}", file.display())).into_iter().collect();
+    notes.extend(framing(&tokenizer_file, &tokenizer)?);
     let model = Model::new(&sizes)?;
     let params = tensor_file::read_foreign(&weights, model.layout(), |name| spare(&sizes, name))?;
     if let Some(i) = params.iter().position(|value| !value.is_finite()) {
@@ -95,7 +103,7 @@ pub fn read(from: &Path) -> Result<Foreign> {
     if let Some(imported) = &mut recipe.imported {
         imported.weights = files::sha256_file(&weights)?;
     }
-    Ok(Foreign { recipe, tokenizer, model, params })
+    Ok(Foreign { recipe, tokenizer, model, params, notes })
 }
 
 /// The one weights file that is read, or why there is none.
@@ -150,6 +158,7 @@ fn recipe_of(from: &Path, config_file: &Path, json: &Value, sizes: &Config) -> R
     let mut recipe = if known {
         let text = files::read_text(&file, MAX_RECIPE)?;
         let recipe = Recipe::from_toml(&text, &file.display().to_string())?;
+        contradiction(&recipe, json).map_err(|(place, what)| Error::data(&file, place, what))?;
         let Config { hidden_dropout, attention_dropout, .. } = recipe.model;
         if recipe.model != (Config { hidden_dropout, attention_dropout, ..sizes.clone() }) {
             let what = format!("other sizes than in {CONFIG}; remove this file if that one is right");
@@ -171,6 +180,7 @@ fn recipe_of(from: &Path, config_file: &Path, json: &Value, sizes: &Config) -> R
         recipe.name = name.file_name().map_or("imported".into(), |name| short(&name.to_string_lossy()));
         recipe
     };
+    let backends = backends(json, &recipe.schedule).map_err(|(key, what)| Error::data(config_file, key, what))?;
     // Its text is not here.
     recipe.data.clear();
     recipe.dev.paths.clear();
@@ -180,8 +190,101 @@ fn recipe_of(from: &Path, config_file: &Path, json: &Value, sizes: &Config) -> R
         model_type: short(json["model_type"].as_str().unwrap_or_default()),
         weights: String::new(), // comes once it is read
         recipe_known: known,
+        backends,
     });
     Ok(recipe)
+}
+
+/// What the recipe says otherwise than config.json, both having come from one export: key and what is wrong.
+fn contradiction(recipe: &Recipe, json: &Value) -> std::result::Result<(), (&'static str, String)> {
+    let said = &json["antlm"];
+    let advice = format!("remove this file, or `antlm` from {CONFIG}, if the other is right");
+    if let Some(schedule) = said["schedule"].as_str()
+        && Schedule::parse(schedule).ok().as_ref() != Some(&recipe.schedule)
+    {
+        return Err(("schedule", format!("is {}, but {CONFIG} says {:?}; {advice}", recipe.schedule, short(schedule))));
+    }
+    match &said["seq_len"] {
+        Value::Null => Ok(()),
+        length if length.as_u64() == Some(recipe.seq_len as u64) => Ok(()),
+        length => Err((
+            "seq_len",
+            format!("is {}, but {CONFIG} says {}; {advice}", recipe.seq_len, short(&length.to_string())),
+        )),
+    }
+}
+
+/// What our exports say of how the model is read, the last taught last; nothing if they do not say.
+fn backends(json: &Value, schedule: &Schedule) -> std::result::Result<Option<Vec<Backend>>, (&'static str, String)> {
+    let key = "antlm.backends";
+    let said = &json["antlm"]["backends"];
+    if said.is_null() {
+        return Ok(None);
+    }
+    let wrong = |what: &str| (key, format!("is {}; {what}", short(&said.to_string())));
+    let backends: Vec<Backend> = serde_json::from_value(said.clone())
+        .map_err(|_| wrong("expected a list of \"causal\", \"mlm\" and \"mntp\""))?;
+    let taught: Vec<Backend> = schedule.objectives().into_iter().map(Objective::backend).collect();
+    for (i, backend) in backends.iter().enumerate() {
+        if backends[..i].contains(backend) || !taught.contains(backend) {
+            return Err(wrong(&format!("each may stand there once, if the schedule ({schedule}) teaches it")));
+        }
+    }
+    // What transformers goes by must be the same.
+    let reading = Reading { backends };
+    let alignment = &json["antlm_masked_alignment"];
+    if !alignment.is_null() && alignment != reading.alignment() {
+        return Err(wrong(&format!("but antlm_masked_alignment is {}", short(&alignment.to_string()))));
+    }
+    let both = &json["antlm_bidirectional"];
+    if !both.is_null() && *both != reading.masked().is_some() {
+        return Err(wrong(&format!("but antlm_bidirectional is {}", short(&both.to_string()))));
+    }
+    Ok(Some(reading.backends))
+}
+
+/// Where a tokenizer.json frames texts, or takes special tokens from them, in another way than ours does. antlm puts the
+/// opening mark in front, writes its own tokenizer.json, and parses no special tokens.
+fn framing(file: &Path, ours: &Tokenizer) -> Result<Vec<String>> {
+    /// The parts that [`Tokenizer`] does not look at.
+    #[derive(Default, Deserialize)]
+    struct Parts {
+        #[serde(default)]
+        post_processor: Value,
+        #[serde(default)]
+        added_tokens: Vec<Value>,
+    }
+    // Both have been read as such a file before.
+    let parts = |text: &str| serde_json::from_str::<Parts>(text).unwrap_or_default();
+    let (theirs, ours) = (parts(&files::read_text(file, Tokenizer::MAX_FILE)?), parts(&ours.to_json()?));
+    let mut notes = Vec::new();
+    if theirs.post_processor != ours.post_processor {
+        let (theirs, ours) = (template(&theirs.post_processor), template(&ours.post_processor));
+        notes.push(format!("{}: it frames a text as {theirs}; antlm reads and writes {ours}", file.display()));
+    }
+    for token in &theirs.added_tokens {
+        let name = short(token["content"].as_str().unwrap_or_default());
+        let set = |flag: &&&str| token[**flag] == true;
+        let flags: Vec<&str> = ["lstrip", "rstrip", "single_word", "normalized"].iter().filter(set).copied().collect();
+        if !flags.is_empty() {
+            let what = format!("{name:?} is parsed with {}; antlm writes it without", flags.join(", "));
+            notes.push(format!("{}: {what}", file.display()));
+        }
+    }
+    Ok(notes)
+}
+
+/// What a post-processor makes of one text, in words.
+fn template(processor: &Value) -> String {
+    let piece = |piece: &Value| {
+        let mark = piece["SpecialToken"]["id"].as_str().map(short);
+        mark.unwrap_or_else(|| "A".into())
+    };
+    match (&processor["type"], processor["single"].as_array()) {
+        (Value::Null, _) => "A, without any mark".into(),
+        (_, Some(pieces)) => pieces.iter().take(8).map(piece).collect::<Vec<_>>().join(" "),
+        (kind, None) => format!("{} does", short(&kind.to_string())),
+    }
 }
 
 /// What a file says may be of any length.

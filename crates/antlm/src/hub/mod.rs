@@ -1,6 +1,7 @@
 //! To and from the Hugging Face Hub: exports that transformers loads, imports of such folders, uploads.
 
 pub mod card;
+mod card_scores;
 pub mod config;
 pub mod export;
 pub mod import;

@@ -11,6 +11,8 @@ pub enum Values {
     Text,
     /// One of these words.
     One(&'static [&'static str]),
+    /// Some of these words.
+    Several(&'static [&'static str]),
     /// A whole number, at least this.
     Whole(u64),
     /// A whole number, or one with a point.
@@ -46,7 +48,7 @@ const fn key(path: &'static str, values: Values, default: Option<&'static str>, 
     Key { path, values, default, meaning }
 }
 
-use Values::{Bool, Marks, Number, Numbers, One, Path, Paths, Share, Text, Whole};
+use Values::{Bool, Marks, Number, Numbers, One, Path, Paths, Several, Share, Text, Whole};
 
 /// Every key, in the order of the reference; the keys of one table stand together.
 pub const KEYS: &[Key] = &[
@@ -264,6 +266,12 @@ pub const KEYS: &[Key] = &[
         None,
         "The recipe came with the model; otherwise only `[model]` is the model's own.",
     ),
+    key(
+        "imported.backends",
+        Several(&["causal", "mlm", "mntp"]),
+        Some(""),
+        "How it is read, as its files say, by what was taught last at the end; none for what the schedule teaches.",
+    ),
 ];
 
 impl Values {
@@ -272,6 +280,7 @@ impl Values {
         match self {
             Text => "text".into(),
             One(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
+            Several(words) => format!("list of {}", One(words).words()),
             Whole(0) => "whole number".into(),
             Whole(least) => format!("whole number from {least} on"),
             Number => "number".into(),
@@ -290,6 +299,7 @@ impl Values {
         match self {
             Text | Path => json!({"type": "string"}),
             One(words) => json!({"enum": words}),
+            Several(words) => json!({"type": "array", "items": {"enum": words}, "uniqueItems": true}),
             Whole(least) => json!({"type": "integer", "minimum": least}),
             Number => json!({"type": "number"}),
             Share => json!({"type": "number", "minimum": 0, "maximum": 1}),

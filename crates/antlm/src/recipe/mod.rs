@@ -5,9 +5,9 @@
 //! out has its default here.
 
 use crate::model::Config;
-use crate::objective::Masking;
 use crate::objective::schedule::Schedule;
 use crate::objective::stream::{Layout, Step};
+use crate::objective::{Backend, Masking};
 use crate::text::clean::Cleaning;
 use crate::text::corpus::DocumentRule;
 use crate::text::source::{Source, default_field};
@@ -382,6 +382,9 @@ pub struct Imported {
     /// The recipe came with the model. Otherwise only `[model]` is the model's, and the other keys are those of a built-in
     /// recipe, to have something to start from.
     pub recipe_known: bool,
+    /// What config.json says that it was trained for, the last one last; nothing if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backends: Option<Vec<Backend>>,
 }
 
 impl Recipe {

@@ -18,9 +18,6 @@ use super::pieces::{BYTE_CHARS, CHAR_BYTES, with_prefix};
 use super::special::{CLS, FIRST_ORDINARY, Family, UNK};
 use crate::{Error, Result, files};
 
-/// A tokenizer.json larger than this is not read: 65,536 tokens and their merges take a few megabytes.
-const MAX_FILE: u64 = 64 << 20;
-
 /// A byte-level BPE tokenizer of one family.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
@@ -32,6 +29,9 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// A tokenizer.json larger than this is not read: 65,536 tokens and their merges take a few megabytes.
+    pub const MAX_FILE: u64 = 64 << 20;
+
     /// Trains on the documents: the merges of pairs that occur at least `min_frequency` times, until there are
     /// `vocab_size` tokens. A small corpus may not have that many merges: the vocabulary is then smaller, and
     /// [`vocab_size`](Self::vocab_size) tells its true size, which is the one to build a model with.
@@ -100,14 +100,14 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>, family: Option<Family>) -> Result<Tokenizer> {
         let path = path.as_ref();
         let meta = std::fs::metadata(path).map_err(Error::io(path))?;
-        if meta.len() > MAX_FILE {
+        if meta.len() > Self::MAX_FILE {
             return Err(Error::data(path, "file", format!("{} bytes are too many for a tokenizer.json", meta.len())));
         }
         if !meta.is_file() {
             // A pipe would make us wait, a device never ends.
             return Err(Error::data(path, "file", "not a regular file"));
         }
-        let json = files::read_text(path, MAX_FILE)?;
+        let json = files::read_text(path, Self::MAX_FILE)?;
         Self::from_json(&json, family).map_err(|(place, what)| Error::data(path, place, what))
     }
 

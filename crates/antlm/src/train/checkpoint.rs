@@ -68,6 +68,9 @@ pub struct State {
     pub optimizer_t: u64,
     /// Index of the schedule's block that the next step belongs to, from 0 on.
     pub block: u64,
+    /// Index of the block of the last step; nothing before the first one (and in what older builds wrote).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_block: Option<u64>,
     /// Position in the endless stream of segments (see [`crate::objective::stream`]): segments visited, repeats counted.
     pub position: u64,
     /// Words and targets by objective.

@@ -17,6 +17,7 @@ fn state(step: u64) -> State {
         step,
         optimizer_t: step,
         block: 1,
+        trained_block: Some(1),
         position: 1017,
         seen: BTreeMap::from([
             (Objective::Clm, Seen { words: 10, targets: 12 }),

@@ -532,7 +532,8 @@ impl Run {
     /// What a checkpoint says of the run as it is.
     fn state(&mut self, layout: &Layout) -> Result<State> {
         // Where the next step begins; after the last one, where that ended, as if another block followed.
-        let (block, position) = match (layout.step(self.step), self.step.checked_sub(1).and_then(|s| layout.step(s))) {
+        let last = self.step.checked_sub(1).and_then(|step| layout.step(step));
+        let (block, position) = match (layout.step(self.step), &last) {
             (Some(next), _) => (next.block, next.positions.start),
             (None, Some(last)) => (last.block + 1, last.positions.end),
             (None, None) => (0, 0),
@@ -543,6 +544,7 @@ impl Run {
             step: self.step,
             optimizer_t: self.weights.t,
             block: block as u64,
+            trained_block: last.map(|step| step.block as u64),
             position,
             health: self.health.clone(),
             unmeasured: self.unmeasured,

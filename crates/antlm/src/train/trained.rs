@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{self, MILESTONES, State};
 use super::run_folder;
 use crate::model::{Config, Kind, Model};
-use crate::objective::Backend;
+use crate::objective::{Backend, Objective};
 use crate::recipe::Recipe;
 use crate::recipe::budget::Before;
 use crate::text::prepare;
@@ -103,15 +103,34 @@ impl Trained {
         open(path, Weights::Average)
     }
 
-    /// The backends that read what this model has been trained for so far; of an imported one, what its schedule says.
+    /// The backends that read what this model has been trained for so far, sorted; of an imported one, what its files say.
     pub fn trained(&self) -> Vec<Backend> {
-        let seen = self.state.seen.iter().filter(|(_, seen)| seen.targets > 0);
-        let objectives = match self.recipe.imported {
-            // What it saw is not known, what it is for is.
-            Some(_) => self.recipe.schedule.objectives(),
-            None => seen.map(|(&objective, _)| objective).collect(),
-        };
-        objectives.into_iter().map(|objective| objective.backend()).collect()
+        let mut all = self.taught();
+        all.sort_unstable();
+        all
+    }
+
+    /// The same backends in the order in which each was last taught: the schedule may go on to others, but what this
+    /// checkpoint has not had does not count.
+    pub fn taught(&self) -> Vec<Backend> {
+        let imported = self.recipe.imported.as_ref();
+        if let Some(backends) = imported.and_then(|imported| imported.backends.clone()) {
+            return backends;
+        }
+        let mut blocks = self.recipe.schedule.blocks();
+        if let Some(last) = self.state.trained_block {
+            blocks.truncate(usize::try_from(last).map_or(usize::MAX, |last| last.saturating_add(1)));
+        }
+        // What an imported model saw is not known; what it is for is.
+        let had = |o: &Objective| imported.is_some() || self.state.seen.get(o).is_some_and(|seen| seen.targets > 0);
+        let mut newest_first = Vec::new();
+        for objective in blocks.iter().rev().flat_map(|block| block.what.pattern().into_iter().rev()).filter(had) {
+            if !newest_first.contains(&objective.backend()) {
+                newest_first.push(objective.backend());
+            }
+        }
+        newest_first.reverse();
+        newest_first
     }
 
     /// What the model had seen before it is trained on; a run that itself started from another model counts that, too.
@@ -126,18 +145,14 @@ impl Trained {
         }
     }
 
-    /// The backend of what the run's last block teaches.
+    /// The backend of what was taught last; before the first step `causal`.
     pub fn last(&self) -> Backend {
-        let last = self.recipe.schedule.blocks().last().and_then(|block| block.what.pattern().last().copied());
-        last.map_or(Backend::Causal, |objective| objective.backend())
+        self.taught().pop().unwrap_or(Backend::Causal)
     }
 
-    /// The masked backend that the run's schedule teaches last, if it teaches any.
+    /// The masked backend that was taught last, if one was.
     pub fn last_masked(&self) -> Option<Backend> {
-        let blocks = self.recipe.schedule.blocks();
-        let backends =
-            blocks.iter().rev().flat_map(|block| block.what.pattern().into_iter().rev().map(|o| o.backend()));
-        backends.into_iter().find(|&backend| backend != Backend::Causal)
+        self.taught().into_iter().rfind(|&backend| backend != Backend::Causal)
     }
 
     /// Checks that a recipe's model has these sizes, so that a run of it can start from these weights. Dropout is the

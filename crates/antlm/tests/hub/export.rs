@@ -7,11 +7,11 @@ use antlm::hub::config::{LLAMA_CODE, LTG_BERT_CODE};
 use antlm::hub::{Which, export};
 use antlm::model::Model;
 use antlm::recipe::Recipe;
-use antlm::train::trained::Weights;
+use antlm::train::trained::{Trained, Weights};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use super::folder::{Folder, names, options, save};
+use super::folder::{Folder, names, options, save, save_seen};
 
 fn read(folder: &Path, name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
@@ -88,6 +88,88 @@ fn an_ltg_bert_has_these_files() {
     }
 }
 
+/// What a checkpoint has had decides how it is read, not what its schedule goes on to; so it is after an import.
+#[test]
+fn a_milestone_says_what_it_has_had() {
+    use antlm::objective::Objective::{self, Clm, Mlm, Mntp};
+    let folder = Folder::new();
+    let run = folder.run("run", "ltg-bert-tiny", &["schedule=1 clm + 1 mlm + 1 mntp + 1 clm"]);
+    let (recipe, _) = Recipe::read(&run.join("recipe.toml")).unwrap();
+    std::fs::create_dir(run.join("milestones")).unwrap();
+    type Case<'a> =
+        (&'a str, &'a [Objective], Option<u64>, &'a [&'a str], &'a str, bool, Option<&'a str>, &'a [&'a str]);
+    let cases: [Case; 4] = [
+        (
+            "chck_0M",
+            &[],
+            None,
+            &[],
+            "same-position",
+            false,
+            None,
+            &["not trained yet", "learnt nothing yet", "the head reads the last token"],
+        ),
+        (
+            "chck_1M",
+            &[Clm],
+            Some(0),
+            &["causal"],
+            "same-position",
+            false,
+            Some("text-generation"),
+            &["by causal language modelling alone", "Read it by `causal`, which", "the head reads the last token"],
+        ),
+        (
+            "chck_2M",
+            &[Clm, Mlm],
+            Some(1),
+            &["causal", "mlm"],
+            "same-position",
+            true,
+            Some("fill-mask"),
+            &["It reads both ways", "Read it by `causal` and `mlm`, which", "the head reads the first token"],
+        ),
+        (
+            "chck_3M",
+            &[Clm, Mlm, Mntp],
+            Some(3),
+            &["mlm", "mntp", "causal"],
+            "next-token",
+            true,
+            Some("text-generation"),
+            &["It reads both ways", "is about token k + 1 (backend `mntp`)"],
+        ),
+    ];
+    for (number, (name, seen, block, backends, alignment, both, pipeline, words)) in cases.into_iter().enumerate() {
+        let step = number as u64 + 20;
+        save_seen(&run, &recipe, step, seen, block);
+        let place = run.join("milestones").join(name);
+        std::fs::rename(run.join(format!("checkpoints/step-{step:09}")), &place).unwrap();
+        let out = folder.export(&place, name);
+        let config = read(&out, "config.json");
+        assert_eq!(config["antlm"]["backends"], json!(backends), "{name}");
+        assert_eq!(
+            (&config["antlm_masked_alignment"], &config["antlm_bidirectional"]),
+            (&alignment.into(), &both.into())
+        );
+        let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+        let tag = card.lines().find_map(|line| line.strip_prefix("pipeline_tag: "));
+        assert_eq!(tag, pipeline, "{name}");
+        let revision = format!("revision=\"{name}\"");
+        let path = format!("path = \"{name}\"");
+        for words in words.iter().copied().chain([&*revision, &*path]) {
+            assert!(card.contains(words), "{words}: {card}");
+        }
+        let again = folder.path(&format!("{name}-again"));
+        antlm::hub::import(&out, &again).unwrap();
+        let (one, two) = (Trained::open(&place).unwrap(), Trained::open(&again).unwrap());
+        assert_eq!((one.taught(), one.trained()), (two.taught(), two.trained()));
+        let mut sorted = backends.to_vec();
+        sorted.sort_unstable();
+        assert_eq!(json!(one.trained()), json!(sorted));
+    }
+}
+
 #[test]
 fn a_llama_is_a_plain_one() {
     let folder = Folder::new();
@@ -118,6 +200,8 @@ fn a_llama_is_a_plain_one() {
             let name = class.as_str().unwrap().rsplit('.').next().unwrap();
             assert!(LLAMA_CODE.1.contains(&format!("class {name}(")), "{name}");
         }
+        let generation = json!({"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3});
+        assert_eq!(read(&out, "generation_config.json"), generation);
         tensors_are_those_of_the_model(&run, &out);
         the_tokenizer_names_everything(&out, ["<unk>", "<s>", "</s>", "<pad>", "<mask>"]);
         let bytes = std::fs::read(out.join("model.safetensors")).unwrap();
@@ -216,6 +300,64 @@ fn scores_of_these_very_weights_are_in_the_card() {
     let card = std::fs::read_to_string(folder.export(&run, "model").join("README.md")).unwrap();
     assert!(card.contains("| blimp | `mlm` | 2026 | accuracy | 61.25 | 59,875 |"), "{card}");
     assert!(!card.contains("ewok") && !card.contains("wug-adj"), "{card}");
+}
+
+/// A number stands with what decides it: which files, ties, and how a fine-tuning was set.
+#[test]
+fn scores_stand_with_how_they_were_measured() {
+    use antlm::eval::finetune::{data::Task, presets::Preset};
+    use antlm::eval::results::TaskResult;
+    let folder = Folder::new();
+    let run = folder.run("run", "ltg-bert-tiny", &[]);
+    let weights = files::sha256_file(&run.join("checkpoints/step-000000007/model.safetensors")).unwrap();
+    let write = |mut result: TaskResult, n: u64| {
+        (result.metric, result.score, result.n) = ("accuracy".into(), 47.5, n);
+        result.data = "0123456789abcdef".into();
+        (result.checkpoint.name, result.checkpoint.weights) = ("step-000000007".into(), weights.clone());
+        result.write(&result.path(&run)).unwrap();
+    };
+    // Two of BLiMP's 67 files, one of them whole, with ties.
+    let mut blimp = TaskResult::new("blimp", "2026");
+    blimp.backend = Some(antlm::objective::Backend::Causal);
+    blimp.ties = 3;
+    blimp.outcomes.insert("adjunct_island".into(), "1".repeat(928));
+    blimp.outcomes.insert("causative".into(), "=10=".repeat(10));
+    write(blimp, 968);
+    let mut wug = TaskResult::new("wug-past", "2026");
+    wug.backend = Some(antlm::objective::Backend::Mlm);
+    wug.outcomes.insert("wug_past_tense".into(), "1".repeat(50));
+    write(wug, 50);
+    let tuned = |task: Task, n: u64, change: &[(&str, &str)]| {
+        let mut result = TaskResult::new(task.name(), "2026");
+        result.seed = Some(42);
+        result.settings = Preset::Y2026.settings(task).listed();
+        let all =
+            [("select", "official"), ("chosen_by", "accuracy"), ("read", "both sides"), ("vector", "first token")];
+        for (key, value) in all.iter().chain(change) {
+            result.settings.insert((*key).into(), (*value).into());
+        }
+        write(result, n);
+    };
+    tuned(Task::Wsc, 52, &[]);
+    let changed = [("lr", "0.1"), ("length", "32"), ("epochs", "1"), ("select", "holdout"), ("read", "causal")];
+    tuned(Task::Rte, 139, &[&changed[..], &[("vector", "last token but one")]].concat());
+    tuned(Task::Boolq, 1635, &[("lr", "0.1")]);
+    let card = std::fs::read_to_string(folder.export(&run, "model").join("README.md")).unwrap();
+    for words in [
+        "| blimp | `causal` | 2026 | accuracy | 47.50 | 968 | 3 | no: 968 of 59,875 | `0123456789ab` |",
+        "| wug-past | `mlm` | 2026 | accuracy | 47.50 | 50 | 0 | yes | `0123456789ab` |",
+        "| rte | fine-tuned | 2026, seed 42 | accuracy | 47.50 | 139 | — | yes | `0123456789ab` |",
+        "- Fine-tuned wsc (2026, seed 42): read from both sides, the head on the first token, the epoch chosen by accuracy on \
+         the scored rows, as the official script does it (the best epoch) (`--select official`); all else as in the preset.",
+        "- Fine-tuned rte (2026, seed 42): read from the left, the head on the last token but one, the epoch chosen by \
+         accuracy on a tenth of the training rows (`--select holdout`); not the preset's settings: `epochs` 1 (not 10), \
+         `length` 32 (not 512), `lr` 0.1 (not 0.00003).",
+        "- Fine-tuned boolq (2026, seed 42): read from both sides",
+        "over all items of the files that were given",
+    ] {
+        assert!(card.contains(words), "{words}: {card}");
+    }
+    assert!(!card.contains("all items of a task"));
 }
 
 #[test]

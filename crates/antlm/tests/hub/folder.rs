@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use antlm::hub::{self, Options, Which};
 use antlm::model::Model;
+use antlm::objective::Objective;
 use antlm::recipe::{Recipe, Used};
 use antlm::text::tokenizer::Tokenizer;
 use antlm::train::checkpoint::{self, Hashes, Seen, State};
@@ -64,14 +65,20 @@ impl Folder {
 
 /// Writes a checkpoint with weights that follow from its step.
 pub fn save(run: &Path, recipe: &Recipe, step: u64) {
+    let seen = recipe.schedule.objectives();
+    save_seen(run, recipe, step, &seen, None);
+}
+
+/// The same of a checkpoint that has had these objectives, the last of them in this block.
+pub fn save_seen(run: &Path, recipe: &Recipe, step: u64, seen: &[Objective], trained_block: Option<u64>) {
     let model = Model::new(&recipe.config()).unwrap();
     let mut weights = step::Weights::new(model.init(step), true);
     weights.ema = Some(model.init(step + 100));
-    let seen = |objective| (objective, Seen { words: 1000 * step, targets: 1500 * step });
-    let seen = recipe.schedule.objectives().into_iter().map(seen).collect();
+    let seen = seen.iter().map(|&o| (o, Seen { words: 1000 * step, targets: 1500 * step })).collect();
     let hash = |name| antlm::files::sha256_file(&run.join(name)).unwrap();
     let hashes = Hashes { data: "aa".into(), tokenizer: hash("tokenizer.json"), recipe: hash("recipe.toml") };
-    let state = State { step, seen, hashes, precision: "f32".into(), device: "cpu".into(), ..State::default() };
+    let (precision, device) = ("f32".into(), "cpu".into());
+    let state = State { step, seen, trained_block, hashes, precision, device, ..State::default() };
     checkpoint::save(run, &state, model.layout(), &weights, true).unwrap();
 }
 

@@ -174,7 +174,9 @@ fn broken_weights_are_errors_with_the_file() {
     let overlap = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
     let hole = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[12,20]}}"#;
     let backwards = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#;
-    let cases: [(Vec<u8>, &str); 9] = [
+    let twice = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+    let cases: [(Vec<u8>, &str); 10] = [
+        (raw(twice, 8), "\"a\" stands in it twice"),
         (Vec::new(), "not a safetensors file"),
         (good[..good.len() / 2].to_vec(), "the file ends here"),
         (good[..100].to_vec(), "a header of"),
@@ -197,9 +199,38 @@ fn broken_weights_are_errors_with_the_file() {
     };
     let place = |tensors: &mut Vec<Tensor>, name: &str| tensors.iter_mut().position(|t| t.name == name).unwrap();
     let word = "embedding.word_embedding.weight";
-    with(&|tensors| tensors.retain(|t| !t.name.contains("layers.1")));
-    refused(&folder, &out, &["missing", "transformer.layers.1.attention.in_proj_qk.weight", "more"]);
     let small = || Tensor { name: String::new(), dtype: Dtype::F32, shape: vec![1], data: vec![0; 4] };
+    with(&|tensors| tensors.retain(|t| !t.name.contains("layers.1")));
+    let missing: Vec<&str> = tensors.iter().map(|t| &*t.name).filter(|name| name.contains("layers.1")).collect();
+    assert_eq!(missing.len(), 10);
+    refused(&folder, &out, &[&["10 missing"], &missing[..]].concat());
+    // Of all kinds at once, every one; of a hostile file as many as anyone reads.
+    let bias = "transformer.layers.0.attention.out_proj.bias";
+    with(&|tensors| {
+        tensors.retain(|t| t.name != bias);
+        for name in [word, "classifier.nonlinearity.1.weight"] {
+            let at = place(tensors, name);
+            tensors[at].shape.insert(0, 1);
+        }
+        tensors.extend((0..9).map(|i| Tensor { name: format!("more.{i}"), ..small() }));
+    });
+    let all: Vec<String> = (0..9).map(|i| format!("more.{i}")).collect();
+    let mut words: Vec<&str> = all.iter().map(String::as_str).collect();
+    words.extend([
+        "1 missing",
+        bias,
+        "9 surplus",
+        "2 of another shape",
+        word,
+        "classifier.nonlinearity.1.weight",
+        "[1, 270, 16]",
+    ]);
+    refused(&folder, &out, &words);
+    with(&|tensors| {
+        tensors.extend((0..5000).map(|i| Tensor { name: format!("{i}-{}", "\u{7f}".repeat(99)), ..small() }))
+    });
+    let error = import(&out, &folder.path("imported")).unwrap_err().to_string();
+    assert!(error.contains("5000 surplus") && error.ends_with("more") && error.len() < 70_000, "{}", error.len());
     for name in ["../../../../tmp/antlm-escape", "/etc/antlm", "a\0b\n\x1b[2J", "head.nonlinearity.1.weight"] {
         with(&|tensors| tensors.push(Tensor { name: name.into(), ..small() }));
         refused(&folder, &out, &["1 surplus", name.split(['\0', '/']).next().unwrap()]);
@@ -309,6 +340,81 @@ fn what_makes_the_tokenizers_crate_panic_is_no_harm() {
     import(&out, &folder.path("imported")).unwrap();
     let ours = std::fs::read_to_string(folder.path("imported/tokenizer.json")).unwrap();
     ours.parse::<tokenizers::Tokenizer>().unwrap().encode("the cat", true).unwrap();
+}
+
+/// Files that contradict each other, and what a Llama may be that ours is not.
+#[test]
+fn contradictions_and_other_computations_are_refused() {
+    let folder = Folder::new();
+    let ltg = folder.export(&folder.run("ltg-run", "ltg-bert-tiny", &["schedule=1 clm + 1 mntp"]), "ltg");
+    let llama = folder.export(&folder.run("llama-run", "babyllama-tiny", &["schedule=1 clm"]), "llama");
+    type Case<'a> = (&'a Path, fn(&mut Value), &'a [&'a str]);
+    let cases: [Case; 14] = [
+        (
+            &ltg,
+            |c| c["antlm"]["schedule"] = "1 clm".into(),
+            &["antlm_recipe.toml", "schedule", "1 clm + 1 mntp", "1 clm"],
+        ),
+        (&ltg, |c| c["antlm"]["seq_len"] = 25.into(), &["antlm_recipe.toml", "seq_len", "24", "25"]),
+        (&ltg, |c| c["antlm"]["backends"] = json!(["causal", "mlm"]), &["config.json", "antlm.backends", "mlm"]),
+        (&ltg, |c| c["antlm"]["backends"] = json!(["causal", "causal"]), &["config.json", "antlm.backends", "once"]),
+        (&ltg, |c| c["antlm"]["backends"] = json!("causal"), &["config.json", "antlm.backends", "a list of"]),
+        (&ltg, |c| c["antlm_masked_alignment"] = "same-position".into(), &["antlm.backends", "antlm_masked_alignment"]),
+        (&ltg, |c| c["antlm_bidirectional"] = false.into(), &["antlm.backends", "antlm_bidirectional"]),
+        (&llama, |c| c["is_causal"] = false.into(), &["config.json", "is_causal"]),
+        (&llama, |c| c["sliding_window"] = 512.into(), &["config.json", "sliding_window"]),
+        (&llama, |c| c["use_sliding_window"] = true.into(), &["config.json", "use_sliding_window"]),
+        (&llama, |c| c["partial_rotary_factor"] = 0.5.into(), &["config.json", "partial_rotary_factor"]),
+        (
+            &llama,
+            |c| c["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}),
+            &["config.json", "rope_parameters"],
+        ),
+        (&llama, |c| c["head_dim"] = 16.into(), &["config.json", "head_dim"]),
+        (
+            &llama,
+            |c| c["rope_scaling"] = json!({"rope_type": "linear", "factor": 2.0}),
+            &["config.json", "rope_scaling"],
+        ),
+    ];
+    for (from, change_it, words) in cases {
+        let good = std::fs::read(from.join("config.json")).unwrap();
+        change(from, "config.json", change_it);
+        refused(&folder, from, words);
+        std::fs::write(from.join("config.json"), good).unwrap();
+    }
+    for from in [&ltg, &llama] {
+        assert_eq!(import(from, &folder.path(&format!("{}-fine", from.display()))).unwrap().notes, [""; 0]);
+    }
+}
+
+/// What is read in another way than its files say it is told.
+#[test]
+fn what_is_passed_over_is_said() {
+    let folder = Folder::new();
+    let out = folder.export(&folder.run("run", "ltg-bert-tiny", &[]), "out");
+    change(&out, "config.json", |json| json["logits_scaling"] = 8.0.into());
+    change(&out, "tokenizer.json", |json| {
+        json["post_processor"]["single"] = json!([{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                {"SpecialToken": {"id": "[SEP]", "type_id": 0}}]);
+        json["added_tokens"][4]["lstrip"] = true.into();
+    });
+    let notes = import(&out, &folder.path("one")).unwrap().notes;
+    let wanted = [
+        ["config.json", "\"logits_scaling\""],
+        ["tokenizer.json", "as [CLS] A [SEP]; antlm reads and writes [CLS] A"],
+        ["tokenizer.json", "\"[MASK]\" is parsed with lstrip"],
+    ];
+    assert_eq!(notes.len(), wanted.len(), "{notes:?}");
+    for (note, words) in notes.iter().zip(wanted) {
+        assert!(words.iter().all(|word| note.contains(word)), "{note}");
+    }
+    change(&out, "tokenizer.json", |json| json["post_processor"] = Value::Null);
+    let notes = import(&out, &folder.path("two")).unwrap().notes;
+    assert!(notes[1].contains("as A, without any mark"), "{notes:?}");
+    change(&out, "tokenizer.json", |json| json["post_processor"] = json!({"type": "BertProcessing"}));
+    let notes = import(&out, &folder.path("three")).unwrap().notes;
+    assert!(notes[1].contains("as \"BertProcessing\" does"), "{notes:?}");
 }
 
 #[cfg(unix)]

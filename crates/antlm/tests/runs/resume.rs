@@ -146,10 +146,11 @@ fn milestones_of_random_runs_with_random_kills() {
         let log = toy.run(&name).join("log.jsonl");
         let log: Vec<Event> = read_log(&log, &read(&log)[..]).collect::<Result<_>>().unwrap();
         let (mut expected, mut left) = (vec![("chck_0M".to_owned(), 0, 0)], marks.iter().peekable());
-        let mut found = Vec::new();
+        let (mut found, mut blocks) = (Vec::new(), std::collections::BTreeMap::new());
         for event in log {
             match event {
-                Event::Step { step, words_seen, .. } | Event::Skip { step, words_seen, .. } => {
+                Event::Step { step, block, words_seen, .. } | Event::Skip { step, block, words_seen, .. } => {
+                    blocks.insert(step, block);
                     if let Some(mark) = left.next_if(|&&mark| mark <= words_seen) {
                         expected.push((format!("chck_{mark}"), step, words_seen));
                     }
@@ -166,6 +167,7 @@ fn milestones_of_random_runs_with_random_kills() {
             let (state, _) = checkpoint::read_state(&folder.join(&name)).unwrap();
             let seen: u64 = state.seen.values().map(|seen| seen.words).sum();
             assert_eq!((state.step, seen), (step, words), "{name}");
+            assert_eq!(state.trained_block, blocks.get(&step).copied(), "{name}");
         }
     }
     assert!(kills > 20 && reached > 30, "{kills} kills, {reached} milestones");

@@ -1,4 +1,5 @@
 use super::*;
+use crate::objective::Backend;
 use crate::recipe::{Imported, InitialModel, Recipe, Used, builtin};
 use crate::text::corpus::Source;
 use std::collections::BTreeSet;
@@ -16,8 +17,13 @@ fn full() -> toml::Table {
         vocab_size: 300,
         init: Some(InitialModel { checkpoint: "c".into(), weights: "d".into(), words: Some(7) }),
     });
-    recipe.imported =
-        Some(Imported { from: "m".into(), model_type: "llama".into(), weights: "e".into(), recipe_known: false });
+    recipe.imported = Some(Imported {
+        from: "m".into(),
+        model_type: "llama".into(),
+        weights: "e".into(),
+        recipe_known: false,
+        backends: Some(vec![Backend::Mlm]),
+    });
     recipe.to_toml().unwrap().parse().unwrap()
 }
 
