@@ -131,7 +131,7 @@ fn format(root: &Path) -> Result<()> {
 
 fn clippy(root: &Path) -> Result<()> {
     // The default build, and the one with everything.
-    for features in ["", "antlm-cli/parquet,antlm-cli/hub"] {
+    for features in ["", "antlm-cli/parquet,antlm-cli/hub,antlm-nn/cuda-emulation"] {
         let args =
             ["clippy", "--workspace", "--all-targets", "--locked", "--features", features, "--", "-D", "warnings"];
         cargo(root, &args)?;
