@@ -5,6 +5,7 @@ mod bench_floor;
 mod bench_ops;
 mod bench_score;
 mod check_export;
+mod check_kernels;
 mod dev_table;
 mod floors;
 mod fuzz;
@@ -68,6 +69,7 @@ enum Chore {
     /// Trains a very small model for 10,000 steps; its memory has to stay flat (Linux, minutes)
     Memory,
     CheckExport(check_export::Options),
+    CheckKernels(check_kernels::Options),
     Torture(torture::Options),
     Fuzz(fuzz::Options),
     /// The tests around our unsafe blocks under AddressSanitizer (nightly, Linux)
@@ -111,6 +113,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::BenchOps(options) => bench_ops::run(&options),
         Chore::BenchScore(options) => bench_score::run(&root, &options),
         Chore::CheckExport(options) => check_export::run(&root, &options),
+        Chore::CheckKernels(options) => check_kernels::run(&root, &options),
         Chore::Torture(options) => torture::run(&root, &options),
         Chore::Fuzz(options) => fuzz::run(&root, &options),
         Chore::Sanitize => sanitize::run(&root),

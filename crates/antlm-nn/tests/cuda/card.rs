@@ -32,6 +32,8 @@ fn program(compiled: Compiled) -> &'static Path {
         let output = Command::new(&compiler)
             .args(["-std=c++17", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", &probes])
             .args(flags)
+            .arg("-I")
+            .arg(package.join("cuda"))
             .arg(package.join("cuda/emulate.cpp"))
             .arg("-o")
             .arg(&program)

@@ -1,4 +1,5 @@
 // Kernels of the tests alone: what device.cuh has, one thing a kernel, and mistakes that the emulator must notice.
+#include "device.cuh"
 
 // out [5, threads]: the lane's partner by xor, a lane of the warp that all ask for, who is odd in the block's own memory,
 // a vote, the leading zeros.
