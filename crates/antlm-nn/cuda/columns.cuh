@@ -18,3 +18,7 @@ DEVICE u32 down_columns(u32 n, Each each) {
     for (u32 i = 0; i < rows; i++) each(first + i, i, column);
     return column;
 }
+
+// Every thread takes values first_value(), first_value() + all_threads(), …
+DEVICE u64 first_value() { return static_cast<u64>(block_x()) * threads_in_block() + thread_index(); }
+DEVICE u64 all_threads() { return static_cast<u64>(blocks_x()) * threads_in_block(); }

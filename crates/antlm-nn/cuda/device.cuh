@@ -88,3 +88,8 @@ DEVICE u32 warp_index() { return thread_index() / WARP; }
 
 // The bf16 number in the upper half of a float's bits.
 DEVICE float bf16_value(u16 x) { return of_bits(static_cast<u32>(x) << 16); }
+
+// Four floats that are loaded and stored at once; aligned to 16 bytes.
+struct alignas(16) Four {
+    float x[4];
+};

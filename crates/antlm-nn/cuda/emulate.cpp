@@ -8,7 +8,11 @@
 // It ends with its input. A request that is none ends it with a word on standard error.
 #include "device.cuh"
 
+#include "activation.cu"
+#include "loss.cu"
 #include "norm.cu"
+#include "optim.cu"
+#include "rope.cu"
 #include "rows.cu"
 #ifdef PROBES
 #include PROBES  // kernels of the tests alone

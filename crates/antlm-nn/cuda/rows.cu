@@ -40,6 +40,5 @@ KERNEL(128, add_partials, (u32 count, u32 cols, const float* partials, float* su
 
 // y += x, n values. Grid: any.
 KERNEL(256, add_assign, (u64 n, const float* x, float* y)) {
-    const u64 step = static_cast<u64>(blocks_x()) * threads_in_block();
-    for (u64 i = static_cast<u64>(block_x()) * threads_in_block() + thread_index(); i < n; i += step) y[i] += x[i];
+    for (u64 i = first_value(); i < n; i += all_threads()) y[i] += x[i];
 }

@@ -1,5 +1,8 @@
 //! The emulated card itself: what the host's twins compute, and that mistakes are noticed.
 
+use std::fs;
+use std::path::Path;
+
 use super::card::{Card, Compiled, Grid, grid};
 use super::{assert_bits, assert_close, below, random, run};
 use crate::arguments;
@@ -135,4 +138,28 @@ fn what_lies_outside_is_seen() {
         let error = card.try_launch("probe_outside", grid, &arguments![which, &x, &out]).unwrap_err();
         assert!(error.contains("heap-buffer-overflow") && error.contains("probe_outside"), "{error}");
     }
+}
+
+/// A kernel that no test launches would go unseen.
+#[test]
+fn every_kernel_is_in_the_program_and_in_a_test() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |folder: &str, extension: &str| -> Vec<(String, String)> {
+        let files = fs::read_dir(package.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let files = files.filter(|path| path.extension().is_some_and(|other| other == extension));
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        files.map(|path| (name(&path), fs::read_to_string(&path).unwrap())).collect()
+    };
+    let tests: String = read("tests/cuda", "rs").into_iter().map(|(_, text)| text).collect();
+    let program = fs::read_to_string(package.join("cuda/emulate.cpp")).unwrap();
+    let mut count = 0;
+    for (file, text) in read("cuda", "cu") {
+        assert!(program.contains(&format!("#include \"{file}\"")), "emulate.cpp has no {file}");
+        for kernel in text.split("\nKERNEL(").skip(1) {
+            let name = kernel.split(',').nth(1).unwrap().trim();
+            assert!(tests.contains(&format!("\"{name}\"")), "no test launches {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
 }

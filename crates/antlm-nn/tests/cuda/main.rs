@@ -4,9 +4,12 @@
 //! Every case runs with several orders of threads and once under AddressSanitizer, and has the same bits each time.
 //! Where a kernel adds in the CPU's order its result must have the CPU's bits, too.
 
+mod activation;
 mod card;
 mod emulator;
+mod loss;
 mod norm;
+mod optim;
 mod rows;
 
 use antlm_nn::kernels::dropout::{Rows, Site};
