@@ -17,7 +17,8 @@ constexpr u32 WARP = 32;
 
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
-#define CONSTANT static __device__ __constant__ const
+// A table that never changes, at the top of a file.
+#define TABLE static __device__ const
 // A kernel of blocks of `threads` threads; `parameters` stand in parentheses.
 #define KERNEL(threads, name, parameters) extern "C" __global__ void __launch_bounds__(threads) name parameters
 // A block's own array.
@@ -41,6 +42,8 @@ DEVICE double shuffle_xor(double x, u32 mask) { return __shfl_xor_sync(0xfffffff
 // The value of lane `from`, below 32.
 DEVICE float shuffle(float x, u32 from) { return __shfl_sync(0xffffffffu, x, from); }
 DEVICE u32 shuffle(u32 x, u32 from) { return __shfl_sync(0xffffffffu, x, from); }
+// The largest of all lanes.
+DEVICE int largest_of_warp(int x) { return __reduce_max_sync(0xffffffffu, x); }
 // Bit l: whether lane l said yes.
 DEVICE u32 vote(bool yes) { return __ballot_sync(0xffffffffu, yes); }
 

@@ -9,6 +9,8 @@
 #include "device.cuh"
 
 #include "activation.cu"
+#include "attention.cu"
+#include "attention_backward.cu"
 #include "loss.cu"
 #include "norm.cu"
 #include "optim.cu"

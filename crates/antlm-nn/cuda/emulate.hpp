@@ -326,7 +326,7 @@ T exchanged(T mine, u32 from, Place place) {
 
 #define DEVICE [[maybe_unused]] static inline
 #define DEVICE_MEMBER inline
-#define CONSTANT [[maybe_unused]] static const
+#define TABLE [[maybe_unused]] static const
 #define KERNEL(threads, name, parameters)                                          \
     static void name parameters;                                                   \
     static const emulate::Registered registered_##name{#name, threads, &name};     \
@@ -351,6 +351,15 @@ DEVICE T shuffle_xor(T x, u32 mask, EMULATE_PLACE) {
 template <class T>
 DEVICE T shuffle(T x, u32 from, EMULATE_PLACE) {
     return emulate::exchanged(x, from, {file, line});
+}
+DEVICE int largest_of_warp(int x, EMULATE_PLACE) {
+    const emulate::Slot* slots = emulate::machine.exchange(&x, sizeof(x), {file, line});
+    for (u32 lane = 0; lane < WARP; lane++) {
+        int other;
+        std::memcpy(&other, slots[lane].bytes, sizeof(other));
+        if (other > x) x = other;
+    }
+    return x;
 }
 DEVICE u32 vote(bool yes, EMULATE_PLACE) {
     const emulate::Slot* slots = emulate::machine.exchange(&yes, sizeof(yes), {file, line});

@@ -85,13 +85,11 @@ DEVICE T warp_sum(T x) {
     return x;
 }
 
-// The largest of all lanes, in every lane; NaN is passed over.
+// The largest of all lanes, in every lane. Floats' bits, those of negative ones turned round, are ordered as they are.
 DEVICE float warp_max(float x) {
-    for (u32 mask = WARP / 2; mask > 0; mask /= 2) {
-        const float other = shuffle_xor(x, mask);
-        x = other > x ? other : x;
-    }
-    return x;
+    const int bits = static_cast<int>(bits_of(x));
+    const int most = largest_of_warp(bits < 0 ? bits ^ 0x7fffffff : bits);
+    return of_bits(static_cast<u32>(most < 0 ? most ^ 0x7fffffff : most));
 }
 
 struct Moments {

@@ -30,7 +30,7 @@ fn program(compiled: Compiled) -> &'static Path {
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
         let probes = format!("-DPROBES=\"{}\"", package.join("tests/cuda/probes.cu").display());
         let output = Command::new(&compiler)
-            .args(["-std=c++17", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", &probes])
+            .args(["-std=c++17", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", &probes])
             .args(flags)
             .arg("-I")
             .arg(package.join("cuda"))

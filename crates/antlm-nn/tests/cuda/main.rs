@@ -5,6 +5,7 @@
 //! Where a kernel adds in the CPU's order its result must have the CPU's bits, too.
 
 mod activation;
+mod attention;
 mod card;
 mod emulator;
 mod loss;
@@ -42,8 +43,13 @@ fn assert_bits(what: &str, got: &[f32], want: &[f32]) {
 
 /// Within `bound` times the largest wanted value.
 fn assert_close(what: &str, got: &[f32], want: &[f32], bound: f32) {
+    assert_close_to(what, got, want, bound, 0.0);
+}
+
+/// Within `bound` times the largest wanted value, or times `least`: the size of terms that can cancel.
+fn assert_close_to(what: &str, got: &[f32], want: &[f32], bound: f32, least: f32) {
     assert_eq!(got.len(), want.len(), "{what}");
-    let largest = want.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let largest = want.iter().fold(least, |most, x| most.max(x.abs()));
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         // Not `off > …`: NaN must fail.
         assert!(
