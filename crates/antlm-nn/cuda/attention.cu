@@ -4,14 +4,14 @@
 // o [n, d]; stats [n, heads, 2] keeps each row's largest scaled score and 1 / sum. Grid: (tiles, heads). Shared:
 // 4 (32 padded + 64 stride + 1024) bytes, see struct Block.
 template <u32 COLUMNS>
-DEVICE void forward(const Attention& a, float* o, float* stats) {
+DEVICE void forward(const Attention& a, const float* qkv, float* o, float* stats) {
     const Block b(a);
     SHARED_AT_LAUNCH(bytes);
     float* const queries = reinterpret_cast<float*>(bytes);  // [32, padded]
     float* const keys = queries + SIDE * b.padded;           // [32, stride]
     float* const values = keys + SIDE * b.stride;            // [32, stride]
     float* const weights = values + SIDE * b.stride + OWN * SIDE * warp_index();
-    load_rows(b, a.qkv, 3 * a.d, b.own, queries, b.padded);
+    load_rows(b, qkv, 3 * a.d, b.own, queries, b.padded);
 
     const u32 lane = lane_index(), first = b.first();
     float sums[OWN][COLUMNS] = {}, top[OWN], total[OWN] = {};
@@ -20,8 +20,8 @@ DEVICE void forward(const Attention& a, float* o, float* stats) {
     const u32 last = a.causal && b.own + SIDE < b.length ? b.own + SIDE : b.length;
     for (u32 tile = 0; tile < last; tile += SIDE) {
         block_barrier();
-        load_rows(b, a.qkv + a.d, 3 * a.d, tile, keys, b.stride);
-        load_rows(b, a.qkv + 2 * a.d, 3 * a.d, tile, values, b.stride);
+        load_rows(b, qkv + a.d, 3 * a.d, tile, keys, b.stride);
+        load_rows(b, qkv + 2 * a.d, 3 * a.d, tile, values, b.stride);
         copies_done();
         block_barrier();
         float s[OWN];
@@ -65,5 +65,5 @@ DEVICE void forward(const Attention& a, float* o, float* stats) {
 }
 
 // For heads up to 64 and up to 128 columns wide.
-KERNEL(128, attention_64, (Attention a, float* o, float* stats)) { forward<2>(a, o, stats); }
-KERNEL(128, attention_128, (Attention a, float* o, float* stats)) { forward<4>(a, o, stats); }
+KERNEL(128, attention_64, (Attention a, const float* qkv, float* o, float* stats)) { forward<2>(a, qkv, o, stats); }
+KERNEL(128, attention_128, (Attention a, const float* qkv, float* o, float* stats)) { forward<4>(a, qkv, o, stats); }

@@ -10,13 +10,12 @@ constexpr u32 OWN = 8;           // own rows of a warp
 constexpr u32 SIDE = 32;         // own rows of a block; rows of a tile
 constexpr u32 HEAD_BLOCKS = 8192;  // blocks of 8 columns that a head has for its random numbers
 
-// The operands, and what does not change from row to row.
+// The operands besides qkv [n, 3 d], and what does not change from row to row.
 struct Attention {
-    const float* qkv;  // [n, 3 d]
     // Products with the projected positions, made before: q·kᵖ and k·qᵖ, [n, heads, 64] with 63 columns in use; or null.
     const float* query_positions;
     const float* key_positions;
-    const u32* tiles;  // [tiles, 3]: a segment's first row, its end, a tile's first row; tiles of 32 own rows
+    const u32* tiles;  // [tiles, 3]: a segment's first row, its end, the first of a block's own rows
     u32 d, heads;
     float scale;
     u32 causal;

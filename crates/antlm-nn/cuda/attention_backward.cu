@@ -3,8 +3,9 @@
 // 4 (64 padded + 64 stride + 3072) bytes.
 #include "attention.cuh"
 
-// What the forward pass left, and the gradient that comes in.
+// What the forward pass had and left, and the gradient that comes in.
 struct Saved {
+    const float* qkv;    // [n, 3 d]
     const float* o;      // [n, d]
     const float* go;     // [n, d]
     const float* stats;  // [n, heads, 2]
@@ -33,7 +34,7 @@ DEVICE void backward_queries(const Attention& a, const Saved& saved, float* gqkv
     float* const values = keys + SIDE * b.stride;            // [32, stride]
     float* const gradients = values + SIDE * b.stride + OWN * SIDE * warp_index();
     float* const positions = values + SIDE * b.stride + SIDE * SIDE + OWN * POSITIONS * warp_index();
-    load_rows(b, a.qkv, 3 * a.d, b.own, queries, b.padded);
+    load_rows(b, saved.qkv, 3 * a.d, b.own, queries, b.padded);
     load_rows(b, saved.go, a.d, b.own, gos, b.padded);
     for (u32 e = lane_index(); e < OWN * POSITIONS; e += WARP) positions[e] = 0.0f;
 
@@ -54,8 +55,8 @@ DEVICE void backward_queries(const Attention& a, const Saved& saved, float* gqkv
     const u32 last = a.causal && b.own + SIDE < b.length ? b.own + SIDE : b.length;
     for (u32 tile = 0; tile < last; tile += SIDE) {
         block_barrier();
-        load_rows(b, a.qkv + a.d, 3 * a.d, tile, keys, b.stride);
-        load_rows(b, a.qkv + 2 * a.d, 3 * a.d, tile, values, b.stride);
+        load_rows(b, saved.qkv + a.d, 3 * a.d, tile, keys, b.stride);
+        load_rows(b, saved.qkv + 2 * a.d, 3 * a.d, tile, values, b.stride);
         copies_done();
         block_barrier();
         float s[OWN], along[OWN];
@@ -104,15 +105,15 @@ DEVICE void backward_keys(const Attention& a, const Saved& saved, const float* m
     float* const gos = queries + SIDE * b.stride;         // [32, stride]
     float* const weights = gos + SIDE * b.stride + OWN * SIDE * warp_index();
     float* const positions = gos + SIDE * b.stride + SIDE * SIDE + OWN * POSITIONS * warp_index();
-    load_rows(b, a.qkv + a.d, 3 * a.d, b.own, keys, b.padded);
-    load_rows(b, a.qkv + 2 * a.d, 3 * a.d, b.own, values, b.padded);
+    load_rows(b, saved.qkv + a.d, 3 * a.d, b.own, keys, b.padded);
+    load_rows(b, saved.qkv + 2 * a.d, 3 * a.d, b.own, values, b.padded);
     for (u32 e = lane_index(); e < OWN * POSITIONS; e += WARP) positions[e] = 0.0f;
 
     const u32 lane = lane_index(), first = b.first();
     float of_keys[OWN][COLUMNS] = {}, of_values[OWN][COLUMNS] = {};
     for (u32 tile = a.causal ? b.own : 0; tile < b.length; tile += SIDE) {
         block_barrier();
-        load_rows(b, a.qkv, 3 * a.d, tile, queries, b.stride);
+        load_rows(b, saved.qkv, 3 * a.d, tile, queries, b.stride);
         load_rows(b, saved.go, a.d, tile, gos, b.stride);
         copies_done();
         block_barrier();

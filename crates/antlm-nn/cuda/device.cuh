@@ -63,6 +63,9 @@ DEVICE u32 bf16_pair(float low, float high) {
     return pair;
 }
 
+// Two bf16 numbers that lie side by side, at a multiple of 4 bytes.
+DEVICE u32 pair_at(const u16* x) { return *reinterpret_cast<const u32*>(x); }
+
 // d += a b of one warp, bf16 operands, f32 sums: a [16, 16], b [16, 8], d [16, 8]. With g = lane / 4 and t = lane % 4:
 // a[0..4] holds rows g, g + 8, g, g + 8 and columns 2 t + {0, 1} (+ 8 in a[2], a[3]); b[0..2] rows 2 t + {0, 1} (+ 8 in
 // b[1]) of column g; d[0..4] rows g, g, g + 8, g + 8 and columns 2 t, 2 t + 1, 2 t, 2 t + 1.

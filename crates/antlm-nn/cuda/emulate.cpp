@@ -11,6 +11,7 @@
 #include "activation.cu"
 #include "attention.cu"
 #include "attention_backward.cu"
+#include "attention_bf16.cu"
 #include "loss.cu"
 #include "norm.cu"
 #include "optim.cu"

@@ -393,6 +393,12 @@ DEVICE u32 bf16_pair(float low, float high) {
     return pair;
 }
 
+DEVICE u32 pair_at(const u16* x) {
+    u32 pair;
+    std::memcpy(&pair, x, sizeof(pair));
+    return pair;
+}
+
 DEVICE void mma_16x8x16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], EMULATE_PLACE) {
     const u32 mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
     const emulate::Slot* slots = emulate::machine.exchange(mine, sizeof(mine), {file, line});

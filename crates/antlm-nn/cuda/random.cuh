@@ -21,7 +21,7 @@ DEVICE Quad philox(u32 key0, u32 key1, u32 c0, u32 c1, u32 c2, u32 c3) {
     return {{c0, c1, c2, c3}};
 }
 
-// Dropout at one place of one step. A threshold of 0 drops nothing.
+// Dropout at one place of one step. With threshold 0 and scale 1 nothing is dropped.
 struct Dropout {
     u32 key0, key1;  // the seed's halves
     u32 stream, step;

@@ -1,4 +1,5 @@
-// What moves or adds whole rows: embedding and gather, their backward without atomics, column sums, sums of buffers.
+// What moves, rounds or adds whole rows: embedding and gather, their backward without atomics, column sums, sums of
+// buffers, bf16.
 #include "columns.cuh"
 
 // y [m, d] = rows ids [m] of table [_, d]. Grid: (m, ceil(d / 128)).
@@ -41,4 +42,13 @@ KERNEL(128, add_partials, (u32 count, u32 cols, const float* partials, float* su
 // y += x, n values. Grid: any.
 KERNEL(256, add_assign, (u64 n, const float* x, float* y)) {
     for (u64 i = first_value(); i < n; i += all_threads()) y[i] += x[i];
+}
+
+// y = x in bf16, n values, rounded to nearest even: operands of products. A thread has two. Grid: any.
+KERNEL(256, to_bf16, (u64 n, const float* x, u16* y)) {
+    const u64 pairs = n / 2;
+    for (u64 i = first_value(); i < pairs; i += all_threads()) {
+        reinterpret_cast<u32*>(y)[i] = bf16_pair(x[2 * i], x[2 * i + 1]);
+    }
+    if (n % 2 == 1 && first_value() == 0) y[n - 1] = static_cast<u16>(bf16_pair(x[n - 1], 0.0f) & 0xffff);
 }

@@ -4,12 +4,13 @@ use antlm_nn::kernels::attention::{self, Backward, Operands, Spec};
 use antlm_nn::kernels::dropout::Rows;
 use antlm_nn::relative::RELATIVE_ROWS;
 
-use super::card::{Argument, Card, Grid, grid};
+use super::card::{Argument, Buffer, Card, Grid, grid};
 use super::{Drops, assert_close, assert_close_to, random, run};
 use crate::arguments;
 
-/// Own rows of a block.
+/// Own rows of a block; of one on tensor cores.
 const SIDE: usize = 32;
+const SIDE_BF16: usize = 64;
 /// Row length of tables by position.
 const POSITIONS: usize = 64;
 
@@ -24,6 +25,29 @@ struct Case {
     causal: bool,
     relative: bool,
     p: f64,
+}
+
+/// What `struct Attention` of attention.cuh holds.
+struct Operand<'a> {
+    query: Option<&'a Buffer<f32>>,
+    key: Option<&'a Buffer<f32>>,
+    tiles: &'a Buffer<u32>,
+    scale: f32,
+    drops: &'a Drops,
+}
+
+impl Operand<'_> {
+    /// Gives the structure as often as it is wanted.
+    fn argument(&self, card: &mut Card, case: Case) -> impl Fn() -> Argument + use<> {
+        let addresses = [self.query, self.key].map(|table| table.map_or(0, Buffer::address));
+        let mut bytes: Vec<u8> =
+            addresses.into_iter().chain([self.tiles.address()]).flat_map(u64::to_le_bytes).collect();
+        let d = (case.heads * case.width) as u32;
+        let words = [d, case.heads as u32, self.scale.to_bits(), u32::from(case.causal)];
+        bytes.extend(words.into_iter().flat_map(u32::to_le_bytes));
+        bytes.extend(&self.drops.argument(card).0);
+        move || Argument(bytes.clone())
+    }
 }
 
 /// One head's columns of row `i`: part `part` of rows of `parts` parts.
@@ -68,10 +92,10 @@ fn by_position_backward(case: Case, operands: [&[f32]; 2], gtable: &[f32], parts
 }
 
 /// Segments' tiles: first row, end, the tile's first row.
-fn tiles(bounds: &[u32]) -> Vec<u32> {
+fn tiles(bounds: &[u32], side: usize) -> Vec<u32> {
     let mut tiles = Vec::new();
     for segment in bounds.windows(2) {
-        tiles.extend((segment[0]..segment[1]).step_by(SIDE).flat_map(|first| [segment[0], segment[1], first]));
+        tiles.extend((segment[0]..segment[1]).step_by(side).flat_map(|first| [segment[0], segment[1], first]));
     }
     tiles
 }
@@ -105,7 +129,7 @@ fn agrees(seed: u64, bounds: &[u32], case: Case) {
 
     let by_query = positions.map(|positions| by_position(case, &qkv, positions, 0, 1));
     let by_key = positions.map(|positions| by_position(case, &qkv, positions, 1, 0));
-    let (tiles, blocks) = (tiles(bounds), tiles(bounds).len() / 3);
+    let (tiles, blocks) = (tiles(bounds, SIDE), tiles(bounds, SIDE).len() / 3);
     let kernels = match width {
         ..=64 => ["attention_64", "attention_backward_queries_64", "attention_backward_keys_64"],
         _ => ["attention_128", "attention_backward_queries_128", "attention_backward_keys_128"],
@@ -113,22 +137,22 @@ fn agrees(seed: u64, bounds: &[u32], case: Case) {
     let mut got = run(|card| {
         let (there, go, tiles) = (card.put(&qkv), card.put(&go), card.put(&tiles));
         let (query, key) = (by_query.as_ref().map(|t| card.put(t)), by_key.as_ref().map(|t| card.put(t)));
-        let drop = drops.argument(card);
-        let addresses =
-            [there.address(), query.as_ref().map_or(0, |t| t.address()), key.as_ref().map_or(0, |t| t.address())];
-        let mut bytes: Vec<u8> = addresses.into_iter().chain([tiles.address()]).flat_map(u64::to_le_bytes).collect();
-        let words = [d as u32, heads as u32, scale.to_bits(), u32::from(causal)];
-        bytes.extend(words.into_iter().flat_map(u32::to_le_bytes));
-        bytes.extend(&drop.0);
-        let attention = || Argument(bytes.clone());
+        let operands = Operand { query: query.as_ref(), key: key.as_ref(), tiles: &tiles, scale, drops: &drops };
+        let attention = operands.argument(card, case);
 
         let (o, stats) = (card.room::<f32>(n * d), card.room::<f32>(n * heads * 2));
         let blocks = |shared| Grid { shared, ..grid(blocks, heads, 128) };
         let forward = blocks(shared(case, [32, 64], 1024));
-        card.launch(kernels[0], forward, arguments![attention(), &o, &stats]);
+        card.launch(kernels[0], forward, arguments![attention(), &there, &o, &stats]);
 
-        let saved =
-            || Argument([o.address(), go.address(), stats.address()].into_iter().flat_map(u64::to_le_bytes).collect());
+        let saved = || {
+            Argument(
+                [there.address(), o.address(), go.address(), stats.address()]
+                    .into_iter()
+                    .flat_map(u64::to_le_bytes)
+                    .collect(),
+            )
+        };
         let (gqkv, means) = (card.room::<f32>(n * 3 * d), card.room::<f32>(n * heads));
         let room = |card: &mut Card| relative.then(|| card.room::<f32>(n * heads * POSITIONS));
         let (gquery, gkey) = (room(card), room(card));
@@ -196,5 +220,58 @@ fn heads_of_any_width() {
 fn long_segments() {
     for (i, case) in [2, 7, 6].into_iter().map(|i| cases(1, 8).nth(i).unwrap()).enumerate() {
         agrees(i as u64, &[0, 3, 3, 430, 431], case);
+    }
+}
+
+/// The nearest bf16 numbers.
+fn rounded(x: f32) -> u16 {
+    ((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) >> 16) as u16
+}
+
+/// On tensor cores: the CPU gets the operands as bf16 has them, and then only the weights are rounded once more.
+fn agrees_in_bf16(seed: u64, bounds: &[u32], case: Case) {
+    let Case { heads, width, causal, relative, p } = case;
+    let (n, d) = (bounds[bounds.len() - 1] as usize, heads * width);
+    let narrow: Vec<u16> = random(seed, n * 3 * d, 2.0).into_iter().map(rounded).collect();
+    let qkv: Vec<f32> = narrow.iter().map(|&x| f32::from_bits(u32::from(x) << 16)).collect();
+    let table = random(seed + 1, RELATIVE_ROWS * 2 * d, 1.0);
+    let positions = relative.then_some(&table[..]);
+    let (scale, drops) = (1.0 / (width as f32).sqrt(), Drops::new(p, Rows::From(9)));
+    let spec = Spec { heads, d, scale, causal, drop: drops.site.map(|site| (site, 9)) };
+    let (mut o, mut stats) = (vec![0.0; n * d], vec![0.0; n * heads * 2]);
+    attention::attention(spec, Operands { qkv: &qkv, positions, bounds }, &mut o, &mut stats);
+
+    let by_query = positions.map(|positions| by_position(case, &qkv, positions, 0, 1));
+    let by_key = positions.map(|positions| by_position(case, &qkv, positions, 1, 0));
+    let tiles = tiles(bounds, SIDE_BF16);
+    let (kernel, wide) = if width <= 64 { ("attention_bf16_64", 64) } else { ("attention_bf16_128", 128) };
+    let got = run(|card| {
+        let (there, places) = (card.put(&narrow), card.put(&tiles));
+        let (query, key) = (by_query.as_ref().map(|t| card.put(t)), by_key.as_ref().map(|t| card.put(t)));
+        let operands = Operand { query: query.as_ref(), key: key.as_ref(), tiles: &places, scale, drops: &drops };
+        let attention = operands.argument(card, case);
+        let (o, stats) = (card.room::<f32>(n * d), card.room::<f32>(n * heads * 2));
+        let blocks = Grid { shared: 256 * (wide + 8), ..grid(tiles.len() / 3, heads, 128) };
+        card.launch(kernel, blocks, arguments![attention(), &there, &o, &stats]);
+        vec![card.get(&o), card.get(&stats)]
+    });
+    let what = format!("{case:?}, {bounds:?}");
+    assert_close(&what, &got[1], &stats, 2e-6);
+    // bf16 has 8 bits: a weight is off by 2^-8 of itself at the most, and they sum to 1, or 1 / (1 - p) where none is dropped.
+    let largest = qkv.chunks_exact(3 * d).flat_map(|row| &row[2 * d..]).fold(0.0f32, |most, v| most.max(v.abs()));
+    let bound = largest * (1.0 / 256.0 / (1.0 - p) + 1e-6) as f32;
+    for (i, (got, want)) in got[0].iter().zip(&o).enumerate() {
+        assert!((got - want).abs() <= bound, "{what}, value {i}: {got}, want {want}, may be off by {bound:e}");
+    }
+}
+
+#[test]
+fn tensor_cores() {
+    for (i, case) in cases(2, 16).enumerate() {
+        agrees_in_bf16(i as u64, &[0, 1, 34, 100], case);
+    }
+    for (i, width) in [1, 7, 24, 64, 72, 128].into_iter().enumerate() {
+        let case = cases(1, width).nth(7 - i).unwrap();
+        agrees_in_bf16(i as u64, &[0, 65, 70], case);
     }
 }

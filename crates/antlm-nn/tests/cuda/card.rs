@@ -25,8 +25,9 @@ fn program(compiled: Compiled) -> &'static Path {
     };
     place.get_or_init(|| {
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-        // Its own name for every process: two runs of the tests may meet.
-        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        // Made beside its place and moved there: two runs of the tests may meet.
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let made = program.with_extension(std::process::id().to_string());
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
         let probes = format!("-DPROBES=\"{}\"", package.join("tests/cuda/probes.cu").display());
         let output = Command::new(&compiler)
@@ -36,7 +37,7 @@ fn program(compiled: Compiled) -> &'static Path {
             .arg(package.join("cuda"))
             .arg(package.join("cuda/emulate.cpp"))
             .arg("-o")
-            .arg(&program)
+            .arg(&made)
             .output();
         let output = output.unwrap_or_else(|error| {
             panic!(
@@ -47,6 +48,7 @@ fn program(compiled: Compiled) -> &'static Path {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{compiler} does not compile the kernels:\n{errors}");
         assert!(errors.is_empty(), "{compiler} warns:\n{errors}");
+        std::fs::rename(&made, &program).unwrap();
         program
     })
 }

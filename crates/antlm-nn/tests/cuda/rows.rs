@@ -67,3 +67,18 @@ fn sums() {
         assert_bits("sum of two", &got[1], &both);
     }
 }
+
+#[test]
+fn operands_of_products() {
+    for n in [1, 2, 513, 2000] {
+        let x = random(1, n, 3.0);
+        let got = run(|card| {
+            let (x, y) = (card.put(&x), card.room::<u16>(n));
+            card.launch("to_bf16", grid(2, 1, 256), arguments![n as u64, &x, &y]);
+            vec![card.get(&y).into_iter().map(|y| f32::from_bits(u32::from(y) << 16)).collect()]
+        });
+        for (x, y) in x.iter().zip(&got[0]) {
+            assert!((x - y).abs() <= x.abs() / 256.0 && y.to_bits() & 0xffff == 0, "{x} {y}");
+        }
+    }
+}
