@@ -144,10 +144,21 @@ DEVICE void add_by_position(const float* values, int first, int step, float* sum
     sums[row] += sum;
 }
 
-// Writes a warp's sums by position, shared [8, 64], to its rows of `to` [n, heads, 64].
-DEVICE void store_positions(const Attention& a, const Block& b, const float* sums, float* to) {
-    for (u32 r = 0; r < OWN && b.first() + r < b.length; r++) {
-        float* const there = to + b.place(a, b.first() + r) * POSITIONS;
+// Writes a warp's sums by position, shared [count, 64], to rows first .. first + count of `to` [n, heads, 64].
+DEVICE void store_positions(const Attention& a, const Block& b, u32 first, u32 count, const float* sums, float* to) {
+    for (u32 r = 0; r < count && first + r < b.length; r++) {
+        float* const there = to + b.place(a, first + r) * POSITIONS;
         for (u32 c = lane_index(); c < POSITIONS; c += WARP) there[c] = sums[r * POSITIONS + c];
     }
+}
+
+// A score's gradient and the weight after dropout.
+struct Weighed {
+    float gradient, weight;
+};
+
+// From the scaled score of a pair, its dropout factor, go · v, and the row's largest score, 1 / sum and o · go.
+DEVICE Weighed weigh(const Attention& a, float score, float factor, float along, float top, float inv, float mean) {
+    const float weight = exponential(score - top) * inv;
+    return {weight * a.scale * fmaf(factor, along, -mean), weight * factor};
 }

@@ -11,17 +11,6 @@ struct Saved {
     const float* stats;  // [n, heads, 2]
 };
 
-// A score's gradient and the weight after dropout.
-struct Weighed {
-    float gradient, weight;
-};
-
-// From the scaled score of a pair, its dropout factor, go · v, and the row's largest score, 1 / sum and o · go.
-DEVICE Weighed weigh(const Attention& a, float score, float factor, float along, float top, float inv, float mean) {
-    const float weight = exponential(score - top) * inv;
-    return {weight * a.scale * fmaf(factor, along, -mean), weight * factor};
-}
-
 // Queries' gradients, in gqkv [n, 3 d]; means [n, heads] = o · go, for the kernel that follows; with positions the
 // gradient of query_positions, gpositions [n, heads, 64]. Grid: (tiles of queries, heads).
 template <u32 COLUMNS>
@@ -90,7 +79,7 @@ DEVICE void backward_queries(const Attention& a, const Saved& saved, float* gqkv
     }
     store_rows(b, sums, gqkv, 3 * a.d);
     warp_barrier();
-    if (a.query_positions) store_positions(a, b, positions, gpositions);
+    if (a.query_positions) store_positions(a, b, first, OWN, positions, gpositions);
 }
 
 // Keys' and values' gradients, in gqkv [n, 3 d]; with positions the gradient of key_positions, gpositions [n, heads, 64].
@@ -161,7 +150,7 @@ DEVICE void backward_keys(const Attention& a, const Saved& saved, const float* m
     store_rows(b, of_keys, gqkv + a.d, 3 * a.d);
     store_rows(b, of_values, gqkv + 2 * a.d, 3 * a.d);
     warp_barrier();
-    if (a.query_positions) store_positions(a, b, positions, gpositions);
+    if (a.query_positions) store_positions(a, b, first, OWN, positions, gpositions);
 }
 
 // For heads up to 64 and up to 128 columns wide.

@@ -12,6 +12,7 @@
 #include "attention.cu"
 #include "attention_backward.cu"
 #include "attention_bf16.cu"
+#include "attention_bf16_backward.cu"
 #include "loss.cu"
 #include "norm.cu"
 #include "optim.cu"

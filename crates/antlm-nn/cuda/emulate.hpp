@@ -419,7 +419,10 @@ DEVICE void mma_16x8x16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2], EMU
     }
 }
 
-DEVICE void copy_16(void* shared, const void* global) {
+DEVICE void copy_16(void* shared, const void* global, EMULATE_PLACE) {
+    if ((reinterpret_cast<u64>(shared) | reinterpret_cast<u64>(global)) % 16 != 0) {
+        emulate::machine.fail("a copy that is not aligned to 16 bytes: " + emulate::Place{file, line}.text());
+    }
     emulate::machine.now().copies.push_back(emulate::Copy{shared, global});
 }
 DEVICE void copies_done() {

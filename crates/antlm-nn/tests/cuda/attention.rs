@@ -8,37 +8,36 @@ use super::card::{Argument, Buffer, Card, Grid, grid};
 use super::{Drops, assert_close, assert_close_to, random, run};
 use crate::arguments;
 
-/// Own rows of a block; of one on tensor cores.
+/// Own rows of a block.
 const SIDE: usize = 32;
-const SIDE_BF16: usize = 64;
 /// Row length of tables by position.
-const POSITIONS: usize = 64;
+pub const POSITIONS: usize = 64;
 
 /// A score's gradient is a difference (go · v minus the row's mean of that), 0 where a row sees one key: its terms are of
 /// about this size at the least.
 const TERMS: f32 = 0.1;
 
 #[derive(Clone, Copy, Debug)]
-struct Case {
-    heads: usize,
-    width: usize,
-    causal: bool,
-    relative: bool,
-    p: f64,
+pub struct Case {
+    pub heads: usize,
+    pub width: usize,
+    pub causal: bool,
+    pub relative: bool,
+    pub p: f64,
 }
 
 /// What `struct Attention` of attention.cuh holds.
-struct Operand<'a> {
-    query: Option<&'a Buffer<f32>>,
-    key: Option<&'a Buffer<f32>>,
-    tiles: &'a Buffer<u32>,
-    scale: f32,
-    drops: &'a Drops,
+pub struct Operand<'a> {
+    pub query: Option<&'a Buffer<f32>>,
+    pub key: Option<&'a Buffer<f32>>,
+    pub tiles: &'a Buffer<u32>,
+    pub scale: f32,
+    pub drops: &'a Drops,
 }
 
 impl Operand<'_> {
     /// Gives the structure as often as it is wanted.
-    fn argument(&self, card: &mut Card, case: Case) -> impl Fn() -> Argument + use<> {
+    pub fn argument(&self, card: &mut Card, case: Case) -> impl Fn() -> Argument + use<> {
         let addresses = [self.query, self.key].map(|table| table.map_or(0, Buffer::address));
         let mut bytes: Vec<u8> =
             addresses.into_iter().chain([self.tiles.address()]).flat_map(u64::to_le_bytes).collect();
@@ -51,17 +50,17 @@ impl Operand<'_> {
 }
 
 /// One head's columns of row `i`: part `part` of rows of `parts` parts.
-fn part(x: &[f32], case: Case, parts: usize, i: usize, part: usize, head: usize) -> &[f32] {
+pub fn part(x: &[f32], case: Case, parts: usize, i: usize, part: usize, head: usize) -> &[f32] {
     let d = case.heads * case.width;
     &x[(i * parts + part) * d + head * case.width..][..case.width]
 }
 
-fn dot(x: &[f32], y: &[f32]) -> f32 {
+pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>() as f32
 }
 
 /// `[n, heads, 64]`: part `of` of qkv times part `with` of the positions.
-fn by_position(case: Case, qkv: &[f32], positions: &[f32], of: usize, with: usize) -> Vec<f32> {
+pub fn by_position(case: Case, qkv: &[f32], positions: &[f32], of: usize, with: usize) -> Vec<f32> {
     let n = qkv.len() / (3 * case.heads * case.width);
     // NaN in the column that nobody may use.
     let mut table = vec![f32::NAN; n * case.heads * POSITIONS];
@@ -92,7 +91,7 @@ fn by_position_backward(case: Case, operands: [&[f32]; 2], gtable: &[f32], parts
 }
 
 /// Segments' tiles: first row, end, the tile's first row.
-fn tiles(bounds: &[u32], side: usize) -> Vec<u32> {
+pub fn tiles(bounds: &[u32], side: usize) -> Vec<u32> {
     let mut tiles = Vec::new();
     for segment in bounds.windows(2) {
         tiles.extend((segment[0]..segment[1]).step_by(side).flat_map(|first| [segment[0], segment[1], first]));
@@ -186,7 +185,7 @@ fn agrees(seed: u64, bounds: &[u32], case: Case) {
 }
 
 /// With and without positions, causal or not, dropping or not.
-fn cases(heads: usize, width: usize) -> impl Iterator<Item = Case> {
+pub fn cases(heads: usize, width: usize) -> impl Iterator<Item = Case> {
     (0..8).map(move |bits: u32| Case {
         heads,
         width,
@@ -220,58 +219,5 @@ fn heads_of_any_width() {
 fn long_segments() {
     for (i, case) in [2, 7, 6].into_iter().map(|i| cases(1, 8).nth(i).unwrap()).enumerate() {
         agrees(i as u64, &[0, 3, 3, 430, 431], case);
-    }
-}
-
-/// The nearest bf16 numbers.
-fn rounded(x: f32) -> u16 {
-    ((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) >> 16) as u16
-}
-
-/// On tensor cores: the CPU gets the operands as bf16 has them, and then only the weights are rounded once more.
-fn agrees_in_bf16(seed: u64, bounds: &[u32], case: Case) {
-    let Case { heads, width, causal, relative, p } = case;
-    let (n, d) = (bounds[bounds.len() - 1] as usize, heads * width);
-    let narrow: Vec<u16> = random(seed, n * 3 * d, 2.0).into_iter().map(rounded).collect();
-    let qkv: Vec<f32> = narrow.iter().map(|&x| f32::from_bits(u32::from(x) << 16)).collect();
-    let table = random(seed + 1, RELATIVE_ROWS * 2 * d, 1.0);
-    let positions = relative.then_some(&table[..]);
-    let (scale, drops) = (1.0 / (width as f32).sqrt(), Drops::new(p, Rows::From(9)));
-    let spec = Spec { heads, d, scale, causal, drop: drops.site.map(|site| (site, 9)) };
-    let (mut o, mut stats) = (vec![0.0; n * d], vec![0.0; n * heads * 2]);
-    attention::attention(spec, Operands { qkv: &qkv, positions, bounds }, &mut o, &mut stats);
-
-    let by_query = positions.map(|positions| by_position(case, &qkv, positions, 0, 1));
-    let by_key = positions.map(|positions| by_position(case, &qkv, positions, 1, 0));
-    let tiles = tiles(bounds, SIDE_BF16);
-    let (kernel, wide) = if width <= 64 { ("attention_bf16_64", 64) } else { ("attention_bf16_128", 128) };
-    let got = run(|card| {
-        let (there, places) = (card.put(&narrow), card.put(&tiles));
-        let (query, key) = (by_query.as_ref().map(|t| card.put(t)), by_key.as_ref().map(|t| card.put(t)));
-        let operands = Operand { query: query.as_ref(), key: key.as_ref(), tiles: &places, scale, drops: &drops };
-        let attention = operands.argument(card, case);
-        let (o, stats) = (card.room::<f32>(n * d), card.room::<f32>(n * heads * 2));
-        let blocks = Grid { shared: 256 * (wide + 8), ..grid(tiles.len() / 3, heads, 128) };
-        card.launch(kernel, blocks, arguments![attention(), &there, &o, &stats]);
-        vec![card.get(&o), card.get(&stats)]
-    });
-    let what = format!("{case:?}, {bounds:?}");
-    assert_close(&what, &got[1], &stats, 2e-6);
-    // bf16 has 8 bits: a weight is off by 2^-8 of itself at the most, and they sum to 1, or 1 / (1 - p) where none is dropped.
-    let largest = qkv.chunks_exact(3 * d).flat_map(|row| &row[2 * d..]).fold(0.0f32, |most, v| most.max(v.abs()));
-    let bound = largest * (1.0 / 256.0 / (1.0 - p) + 1e-6) as f32;
-    for (i, (got, want)) in got[0].iter().zip(&o).enumerate() {
-        assert!((got - want).abs() <= bound, "{what}, value {i}: {got}, want {want}, may be off by {bound:e}");
-    }
-}
-
-#[test]
-fn tensor_cores() {
-    for (i, case) in cases(2, 16).enumerate() {
-        agrees_in_bf16(i as u64, &[0, 1, 34, 100], case);
-    }
-    for (i, width) in [1, 7, 24, 64, 72, 128].into_iter().enumerate() {
-        let case = cases(1, width).nth(7 - i).unwrap();
-        agrees_in_bf16(i as u64, &[0, 65, 70], case);
     }
 }

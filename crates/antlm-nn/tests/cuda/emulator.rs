@@ -110,6 +110,12 @@ fn wrong_launches_are_errors() {
         ("probe_two_places", grid(0, 1, 64), arguments![&out], "no such grid"),
         ("probe_two_places", grid(1, 1, 32), arguments![&out], "blocks have 64 threads"),
         ("probe_two_places", grid(1, 1, 64), arguments![1u32], "other arguments"),
+        (
+            "probe_no_wait",
+            Grid { shared: 512, ..grid(1, 1, 32) },
+            arguments![out.address() + 4],
+            "not aligned to 16 bytes",
+        ),
         ("probe_no_wait", Grid { shared: 512, ..grid(1, 1, 32) }, arguments![&out], "before its copies were done"),
     ] {
         let error = card.try_launch(name, grid, &arguments).unwrap_err();

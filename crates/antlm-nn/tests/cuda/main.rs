@@ -6,6 +6,7 @@
 
 mod activation;
 mod attention;
+mod attention_bf16;
 mod card;
 mod emulator;
 mod loss;
