@@ -24,6 +24,18 @@ pub struct Progress {
     last_line: Option<Instant>,
 }
 
+/// With --quiet: a damaged checkpoint that was passed over, a save that was left out and the like are told all the same.
+pub struct Warnings;
+
+impl Listener for Warnings {
+    fn event(&mut self, event: &Event) -> antlm::Result<()> {
+        if let Event::Warning { text, .. } = event {
+            eprintln_quietly(&format!("warning: {text}"));
+        }
+        Ok(())
+    }
+}
+
 /// What the whole run comes to.
 #[derive(Default)]
 struct Totals {

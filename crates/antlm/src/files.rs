@@ -202,6 +202,17 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes a folder and those above it that are not there, so that they last through a loss of power.
+///
+/// # Errors
+/// [`Error::Io`] with the path.
+pub fn create_folders(folder: &Path) -> Result<()> {
+    let absent = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let absent: Vec<&Path> = absent.collect();
+    fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    absent.into_iter().try_for_each(|made| sync_folder(parent(made)))
+}
+
 /// Bytes that this user can still write to the disk of a folder; nothing where the system does not say (also: not on
 /// Windows).
 pub fn available(folder: &Path) -> Option<u64> {

@@ -67,7 +67,7 @@ pub struct Train {
     /// Threads to use (default: all); the result does not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Print nothing but errors
+    /// Print nothing but warnings and errors
     #[arg(long)]
     pub quiet: bool,
     /// Print the events as JSON lines instead of progress

@@ -14,7 +14,7 @@ use antlm::train::{input, run, run_folder};
 use anyhow::Result;
 
 use crate::args::Train;
-use crate::progress::Progress;
+use crate::progress::{Progress, Warnings};
 use crate::signals::Signals;
 
 pub fn run(args: &Train, out: &mut impl Write) -> Result<()> {
@@ -32,6 +32,8 @@ pub fn train(args: &Train, signals: &Signals, out: &mut impl Write) -> Result<()
         listeners.push(Box::new(JsonLines(Some(out))));
     } else if !args.quiet {
         listeners.push(Box::new(Progress::new()));
+    } else {
+        listeners.push(Box::new(Warnings));
     }
     let run = match &args.resume {
         Some(folder) => run::resume(folder)?,

@@ -22,12 +22,14 @@ use super::tokenizer::{Tokenizer, hex};
 use super::words::{self, grouped};
 use crate::{Error, Result};
 
+mod hidden;
 pub(super) mod passes;
 #[cfg(test)]
 mod source_tests;
 #[cfg(test)]
 mod tests;
 
+use hidden::Hidden;
 use passes::{Split, Work, stopped, total_bytes};
 
 /// The shard of training text.
@@ -321,7 +323,7 @@ pub fn prepare(
     // is there already, so that an error does not leave empty folders.
     let parent = crate::files::parent(out);
     let above = parent.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
-    let beside = tempfile::Builder::new().prefix(".prepare-").tempdir_in(above).map_err(Error::io(above))?;
+    let beside = Hidden::create(above)?;
     let new = beside.path().join("new");
     fs::create_dir(&new).map_err(Error::io(&new))?;
 
@@ -353,12 +355,14 @@ pub fn prepare(
         return Err(stopped());
     }
     check_place(out)?;
-    fs::create_dir_all(parent).map_err(Error::io(parent))?;
+    crate::files::create_folders(parent)?;
+    crate::files::sync_folder(&new)?;
     if out.exists() {
         let old = beside.path().join("old");
         fs::rename(out, &old).map_err(Error::io(out))?;
     }
     fs::rename(&new, out).map_err(Error::io(out))?;
+    crate::files::sync_folder(parent)?;
     Ok(Prepared { reused: false, ..open(out, options.seq_len)? })
 }
 

@@ -167,7 +167,7 @@ pub fn save_weights(run: &Path, state: &State, layout: &Layout, params: &[f32]) 
 /// As [`save`].
 pub fn save_milestone(run: &Path, name: &str, state: &State, layout: &Layout, weights: &Weights) -> Result<PathBuf> {
     let all = run.join(MILESTONES);
-    fs::create_dir_all(&all).map_err(Error::io(&all))?;
+    files::create_folders(&all)?;
     // Left over from an interrupted run; what was moved away is written again.
     for prefix in [".tmp-", ".old-"] {
         let left = files::hidden(&all.join(name), prefix);
@@ -200,7 +200,7 @@ fn put_step(
     write: impl FnOnce(&Path) -> Result<Vec<&'static str>>,
 ) -> Result<PathBuf> {
     let all = folder(run);
-    fs::create_dir_all(&all).map_err(Error::io(&all))?;
+    files::create_folders(&all)?;
     clean(run)?;
     files::check_room(&all, bytes, files::available(&all))?;
     let place = put(&all, &format!("step-{:09}", state.step), state, kept, write)?;

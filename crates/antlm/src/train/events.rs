@@ -432,8 +432,18 @@ impl Listener for TimingWriter {
         let took = matches!(event, Event::Checkpoint { .. } | Event::Milestone { .. }).then_some(since);
         let seconds = now.duration_since(self.start).as_secs_f64();
         let line = Timing { step: event.step(), seconds, tokens_per_second, took, event: other };
-        write_line(&mut self.file, &line).map_err(Error::io(&self.path))?;
-        Ok(())
+        let end = self.file.stream_position().map_err(Error::io(&self.path))?;
+        match write_line(&mut self.file, &line).map_err(Error::io(&self.path)) {
+            // No result depends on this file: it has a line less.
+            Err(error) if error.is_full() => {
+                self.file
+                    .set_len(end)
+                    .and_then(|()| self.file.seek(SeekFrom::Start(end)))
+                    .map_err(Error::io(&self.path))?;
+                Ok(())
+            }
+            result => result.map(|_| ()),
+        }
     }
 }
 
@@ -488,11 +498,16 @@ fn read_lines<T: serde::de::DeserializeOwned>(path: PathBuf, reader: impl BufRea
 }
 
 fn open_log(path: &Path) -> Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(Error::io(path))
+    let new = !path.exists();
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(Error::io(path))?;
+    if new {
+        files::sync_folder(files::parent(path))?;
+    }
+    Ok(file)
 }
 
-/// Writes a line, at once, so that a run can be watched, and returns its length in bytes, the line's end included.
-/// Writes a value as a line of JSON; the line.
+/// Writes a value as a line of JSON, at once, so that a run can be watched; the line.
 fn write_line(file: &mut impl Write, value: &impl Serialize) -> std::io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');

@@ -485,7 +485,7 @@ impl Run {
 
     /// Log first, then whoever else listens.
     fn emit(&mut self, event: &Event, listener: &mut dyn Listener) -> Result<()> {
-        self.log.event(event)?;
+        self.log.event(event).map_err(|e| self.full(e))?;
         self.timing.event(event)?;
         listener.event(event)
     }

@@ -17,7 +17,8 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder of a new run. An empty folder may exist already.
+    /// Makes the folder of a new run. An empty folder may exist already, and one where a process ended while it made a run:
+    /// without a recipe nothing was done in it.
     ///
     /// # Errors
     /// [`Error::Usage`] when the folder has something in it or another process trains into it, [`Error::Io`] otherwise.
@@ -26,9 +27,13 @@ impl RunFolder {
             // Before the lock, so that a folder that is not a run's does not get a lock file.
             check_empty(path)?;
         }
-        fs::create_dir_all(path).map_err(Error::io(path))?;
+        files::create_folders(path)?;
         let folder = RunFolder::lock(path)?;
         check_empty(path)?;
+        for name in left_over(path)? {
+            let file = path.join(name);
+            fs::remove_file(&file).map_err(Error::io(&file))?;
+        }
         Ok(folder)
     }
 
@@ -107,6 +112,10 @@ pub fn check_run(path: &Path) -> Result<()> {
     if path.join(RECIPE).is_file() {
         return Ok(());
     }
+    if !left_over(path)?.is_empty() {
+        let what = "the run was stopped before it began, and nothing was lost: give the command that began it again";
+        return Err(Error::Usage(format!("{}: {what}", path.display())));
+    }
     let what = if path.is_dir() { "has no recipe.toml, so it is not a run's folder" } else { "no such folder" };
     Err(Error::Usage(format!("{}: {what}; give the folder that `antlm train … --out` wrote", path.display())))
 }
@@ -114,6 +123,9 @@ pub fn check_run(path: &Path) -> Result<()> {
 fn check_empty(path: &Path) -> Result<()> {
     if path.is_file() {
         return Err(Error::Usage(format!("{}: is a file, not a folder; give another --out", path.display())));
+    }
+    if !left_over(path)?.is_empty() {
+        return Ok(());
     }
     for entry in fs::read_dir(path).map_err(Error::io(path))? {
         if entry.map_err(Error::io(path))?.file_name() == LOCK {
@@ -127,6 +139,28 @@ fn check_empty(path: &Path) -> Result<()> {
         return Err(Error::Usage(format!("{}: exists already: {advice}", path.display())));
     }
     Ok(())
+}
+
+/// The files of a run that ended while it was made, before its recipe, which comes last; nothing if there is anything else.
+fn left_over(path: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    if !path.is_dir() {
+        return Ok(found);
+    }
+    for entry in fs::read_dir(path).map_err(Error::io(path))? {
+        let entry = entry.map_err(Error::io(path))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let begun = |file: &&str| name.starts_with(&format!(".{file}.")) && name.ends_with(".tmp");
+        let ours = [ENVIRONMENT, TOKENIZER].contains(&&*name) || [ENVIRONMENT, TOKENIZER, RECIPE].iter().any(begun);
+        match &*name {
+            LOCK => {}
+            _ if ours && entry.path().is_file() => found.push(name),
+            _ => return Ok(Vec::new()),
+        }
+    }
+    // The machine is written first: a tokenizer.json without it is somebody's own.
+    let first = |name: &String| *name == ENVIRONMENT || name.starts_with(&format!(".{ENVIRONMENT}."));
+    Ok(if found.iter().any(first) { found } else { Vec::new() })
 }
 
 /// The machine a run was done on: speed and the last bits of the results depend on it.
@@ -203,6 +237,28 @@ mod tests {
         assert_eq!(RunFolder::open(&path).unwrap().path(), path);
         let json = fs::read(path.join(ENVIRONMENT)).unwrap();
         assert_eq!(serde_json::from_slice::<Environment>(&json).unwrap().threads, 2);
+    }
+
+    /// Killed between any two files of its making, or in the middle of one.
+    #[test]
+    fn a_run_that_ended_while_it_was_made_is_made_again() {
+        let half = ".recipe.toml.123.tmp";
+        for files in [&[".environment.json.9.tmp"][..], &[ENVIRONMENT], &[ENVIRONMENT, TOKENIZER, half]] {
+            let tmp = tempfile::tempdir().unwrap();
+            files.iter().chain(&[LOCK]).for_each(|name| fs::write(tmp.path().join(name), "half").unwrap());
+            let error = check_run(tmp.path()).unwrap_err().to_string();
+            assert!(error.contains("stopped before it began"), "{error}");
+            check_new(tmp.path()).unwrap();
+            let folder = RunFolder::create(tmp.path()).unwrap();
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{files:?}");
+        }
+        // What may be somebody's own.
+        for files in [&[TOKENIZER][..], &[ENVIRONMENT, "notes.txt"], &[ENVIRONMENT, RECIPE], &[half]] {
+            let tmp = tempfile::tempdir().unwrap();
+            files.iter().for_each(|name| fs::write(tmp.path().join(name), "mine").unwrap());
+            assert!(check_new(tmp.path()).is_err() && RunFolder::create(tmp.path()).is_err());
+            assert_eq!(fs::read_dir(tmp.path()).unwrap().count(), files.len(), "{files:?}");
+        }
     }
 
     #[test]
