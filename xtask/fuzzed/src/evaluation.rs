@@ -111,7 +111,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let comps = r#"{"prefix_acceptable": "A dog", "prefix_unacceptable": "A stone", "property_phrase": "can bark."}"#;
     let wug = r#"{"sentences": "wuggable\twuggish", "ratio": "0.25"}"#;
     let times = "item,word,prev_item,prev_word,Subtlex_log10,length,context_length,prev_length,RTfirstfix,RTfirstpass,RTgopast,RTrightbound,self_paced_reading_time\n\
-                 None,The,None,None,1.5,3,0,,1,2,3,4,5\n\"The, \",old,None,The,1.1,3,1,3,2,3,NA,5.5,7\n";
+                 None,The,None,None,1.5,3,0,,1,2,3,4,5\n\"The, \",old,None,The,1.1,3,1,3,2,3,4.25,5.5,7\n";
     let contexts = r#"{"ball": [{"context": "throw me the"}, {"context": "a"}], "dog": [{"context": "the"}]}"#;
     let norms = "word,16,20,24,28,30\nball,0.1,0.2,0.55,0.8,0.9\ndog,0.3,NA,0.5,,1\n";
     let texts = Task::ALL.map(|task| match task {
@@ -134,6 +134,6 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let all = texts.into_iter().chain(rows).chain([&result[..], norms]);
     let mut seeds: Vec<Vec<u8>> = all.zip(0u8..).map(|(text, way)| [&[way], text.as_bytes()].concat()).collect();
     let chinese = r#"{"sen": "a b", "wrong_sen": "b a", "paradigm": "x", "phenomenon": "y"}"#;
-    seeds.push([&[0], chinese.as_bytes(), b"\n", pair.as_bytes()].concat());
+    seeds.push([&[0], chinese.as_bytes(), b"\n", chinese.as_bytes()].concat());
     seeds
 }

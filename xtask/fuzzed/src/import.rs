@@ -82,7 +82,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let config = json!({
             "model_type": model_type, "hidden_size": c.hidden, "num_attention_heads": c.heads,
             "num_hidden_layers": c.layers, "intermediate_size": c.intermediate, "vocab_size": c.vocab_size,
-            "tie_word_embeddings": c.tied, "antlm": {"schedule": "1 clm + 1 mlm"},
+            "tie_word_embeddings": c.tied, "antlm": {"schedule": recipe.schedule.to_string()},
         });
         for (dtype, bytes) in [("F32", 4), ("BF16", 2)] {
             let mut header = serde_json::Map::new();

@@ -9,6 +9,10 @@ use antlm::sweep::Sweep;
 pub fn run(data: &[u8]) -> bool {
     let text = String::from_utf8_lossy(data);
     if text.starts_with("# sweep") {
+        // What a sweep evaluates on has to be there.
+        let folder = crate::place("blimp_filtered");
+        std::fs::create_dir_all(&folder).expect("a temporary folder");
+        std::fs::write(folder.join("x.jsonl"), "").expect("there is room for a temporary file");
         let Some(sweep) = crate::read(Sweep::load(&crate::file("sweep.toml", data))) else { return false };
         for job in sweep.jobs().iter().take(3) {
             crate::read(sweep.recipe(job));
@@ -51,7 +55,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "version = 1\nbase = \"ltg-bert-tiny\"\ntrack = \"strict-small\"\n[learning_rate]\nwarmup = 300\n\
          [checkpoints]\nmilestones = \"babylm-strict-small\"",
         "# sweep\nversion = 1\nbase = \"ltg-bert-tiny\"\nschedules = [\"1 clm\", \"1 mlm\"]\nseeds = [1, 2]\nout = \"runs\"\n\
-         [eval]\ndata = \"x\"\ntasks = [\"blimp\"]\n[finetune]\ndata = \"x\"\npreset = \"2026\"",
+         [eval]\ndata = \".\"\ntasks = [\"blimp\"]\n[finetune]\ndata = \".\"\npreset = \"2026\"",
     ] {
         seeds.push(text.into());
     }
