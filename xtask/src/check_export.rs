@@ -242,7 +242,7 @@ fn logits(model: &Model, params: &[f32], ids: &[u32], causal: bool) -> Result<Ve
     let hidden = model.hidden(&mut tape, &Rows::from(&batch))?;
     let (table, bias) = model.output();
     let logits = tape.linear(hidden, table, bias, None)?;
-    Ok(tape.value(logits).chunks(model.config().vocab_size).map(<[f32]>::to_vec).collect())
+    Ok(tape.read(logits)?.chunks(model.config().vocab_size).map(<[f32]>::to_vec).collect())
 }
 
 /// -log p of (row, token) pairs, rows increasing.

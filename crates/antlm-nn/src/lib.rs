@@ -2,6 +2,7 @@
 //! hand-written backwards, and optimisers. It knows matrices, rows and segments of rows; it knows nothing of
 //! language models, tokens or files.
 
+pub mod device;
 pub mod error;
 pub mod kernels;
 pub mod optim;

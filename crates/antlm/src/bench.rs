@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
+use antlm_nn::device::{Buffer, Device, Trained};
+use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient};
 use antlm_nn::rng::{Rng, Stream};
 use antlm_nn::tape::{Dropout, Pool};
 use serde::Serialize;
@@ -64,9 +65,9 @@ pub struct Report {
 pub struct Steps {
     model: Model,
     batch: Batch,
-    params: Vec<f32>,
-    grads: Vec<f32>,
-    moments: [Vec<f32>; 2],
+    params: Buffer,
+    grads: Buffer,
+    moments: [Buffer; 2],
     pool: Pool,
     done: u32,
 }
@@ -85,10 +86,11 @@ impl Steps {
         size::check_memory(&Recipe { batch: BatchSize { segments: options.batch, micro_tokens: rows }, ..sized })?;
         let model = Model::new(&config)?;
         let batch = tokens(options, config.vocab_size as u32)?;
-        let params = model.init(0);
-        let zeros = || vec![0.0; params.len()];
-        let (grads, moments) = (zeros(), [zeros(), zeros()]);
-        Ok(Steps { model, batch, params, grads, moments, pool: Pool::default(), done: 0 })
+        let device = Device::Cpu;
+        let params = device.buffer(model.init(0))?;
+        let zeros = || device.buffer(vec![0.0; params.len()]);
+        let (grads, moments) = (zeros()?, [zeros()?, zeros()?]);
+        Ok(Steps { model, batch, params, grads, moments, pool: Pool::of(device), done: 0 })
     }
 
     /// One step; its loss.
@@ -101,10 +103,12 @@ impl Steps {
         let batches = std::slice::from_ref(&self.batch);
         let (loss, _, _) = gradient(&self.model, &self.params, batches, more, &mut self.grads, &mut self.pool)?;
         self.done += 1;
-        let grad_scale = clip_coefficient(global_norm(&self.grads), 2.0);
+        let device = self.pool.device();
+        let grad_scale = clip_coefficient(device.norm(self.grads.slice())?, 2.0);
         let update = Update { t: u64::from(self.done), lr: 1e-4, grad_scale };
-        let [m, v] = &mut self.moments;
-        adamw.step(self.model.layout(), &mut self.params, &self.grads, m, v, update)?;
+        let [m, v] = self.moments.each_mut().map(Buffer::slice_mut);
+        let of = Trained { params: self.params.slice_mut(), grads: self.grads.slice(), m, v };
+        device.update(&adamw, self.model.layout(), of, update)?;
         Ok(loss)
     }
 

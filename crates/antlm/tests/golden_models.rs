@@ -15,9 +15,9 @@ use common::{batch, difference, largest, model, read};
 fn run(model: &Model, params: &[f32], batch: &Batch) -> (f64, Vec<f32>) {
     let mut grads = vec![0.0; params.len()];
     let mut pool = Pool::default();
-    let mut tape = Tape::new(params, Some(&mut grads), None, &mut pool).unwrap();
+    let mut tape = Tape::new(params, Some((&mut grads).into()), None, &mut pool).unwrap();
     let nll = model.loss(&mut tape, batch, 1.0 / batch.targets.len() as f32).unwrap();
-    tape.backward();
+    tape.backward().unwrap();
     (nll.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.len() as f64, grads)
 }
 
@@ -40,7 +40,7 @@ fn agrees(name: &str) {
         let hidden = model.hidden(&mut tape, &Rows::from(&batch)).unwrap();
         let (table, bias) = model.output();
         let logits = tape.linear(hidden, table, bias, None).unwrap();
-        let off = difference(tape.value(logits), &golden.floats[&format!("{case}.logits")]);
+        let off = difference(&tape.read(logits).unwrap(), &golden.floats[&format!("{case}.logits")]);
         assert!(off < 1e-4, "{name} {case}: logits differ by {off}");
 
         for tensor in model.layout().tensors() {
@@ -132,7 +132,7 @@ fn logits(model: &Model, params: &[f32], batch: &Batch) -> Vec<f32> {
     let hidden = model.hidden(&mut tape, &rows).unwrap();
     let (table, bias) = model.output();
     let logits = tape.linear(hidden, table, bias, None).unwrap();
-    tape.value(logits).to_vec()
+    tape.read(logits).unwrap().into_owned()
 }
 
 #[test]

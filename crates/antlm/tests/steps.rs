@@ -8,6 +8,7 @@ use antlm::objective::stream::{Order, Step};
 use antlm::recipe::Recipe;
 use antlm::text::dataset::Dataset;
 use antlm::train::step::{Outcome, Packing, Regularizers, Stepper, Weights, gradient};
+use antlm_nn::device::Device;
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Dropout, Pool};
 use common::{difference, largest};
@@ -38,9 +39,16 @@ fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset) -> (Vec<u32>, Vec
     let params = model.init(1);
     let zeros = vec![0.0; params.len()];
     let rng = Rng::new(2);
-    let mut stepper =
-        Stepper { recipe, model, data, rng, order: Order::new(rng, data.len()), grads: zeros, pool: Pool::default() };
-    let mut weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
+    let mut stepper = Stepper {
+        recipe,
+        model,
+        data,
+        rng,
+        order: Order::new(rng, data.len()),
+        grads: zeros.into(),
+        pool: Pool::default(),
+    };
+    let mut weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0).on(&Device::Cpu).unwrap();
     let n = u64::from(recipe.batch.segments);
     let outcomes = (0..).zip([Objective::Clm, Objective::Mlm, Objective::Mntp]).map(|(index, objective)| {
         let at = u64::from(index);
@@ -52,8 +60,8 @@ fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset) -> (Vec<u32>, Vec
     });
     let outcomes = outcomes.collect();
     let ema = weights.ema.unwrap_or_default();
-    let numbers = [&weights.params, &weights.m, &weights.v, &ema, &stepper.grads];
-    (numbers.into_iter().flatten().map(|x| x.to_bits()).collect(), outcomes)
+    let numbers = [&weights.params, &weights.m, &weights.v, &ema, &stepper.grads].map(|x| x.read().unwrap());
+    (numbers.iter().flat_map(|x| x.iter()).map(|x| x.to_bits()).collect(), outcomes)
 }
 
 #[test]

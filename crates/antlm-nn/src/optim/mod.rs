@@ -185,5 +185,22 @@ pub fn clip_coefficient(norm: f64, max: f64) -> f32 {
     if coefficient >= 1.0 { 1.0 } else { coefficient as f32 }
 }
 
+/// One update of a moving average: every value moves (1 - `decay`) of its way to the parameter.
+///
+/// ```
+/// let mut ema = [1.0, 2.0];
+/// antlm_nn::optim::average(&mut ema, &[3.0, 2.0], 0.75);
+/// assert_eq!(ema, [1.5, 2.0]);
+/// ```
+pub fn average(ema: &mut [f32], params: &[f32], decay: f64) {
+    // Each value stands alone, so the result does not depend on the size of a task.
+    let part = (1.0 - decay) as f32;
+    ema.par_chunks_mut(BLOCK).zip(params.par_chunks(BLOCK)).for_each(|(ema, params)| {
+        for (e, p) in ema.iter_mut().zip(params) {
+            *e += part * (p - *e);
+        }
+    });
+}
+
 #[cfg(test)]
 mod tests;

@@ -147,3 +147,21 @@ fn zero_gradients_stay_finite_and_wrong_lengths_are_refused() {
         assert!(optimizer.step(&layout, &mut w, &zeros, &mut m, &mut v, Update { t: 0, ..at }).is_err());
     }
 }
+
+#[test]
+fn the_average_is_the_sum_of_the_weights_past() {
+    // More than one task's values, and updates enough to forget the beginning by 0.9^20.
+    let params = |t: u32| -> Vec<f32> { (0..70_000).map(|i| (f64::from(i * (t + 3) % 97) / 97.0) as f32).collect() };
+    let mut ema = params(0);
+    for t in 1..=20 {
+        average(&mut ema, &params(t), 0.9);
+    }
+    let all: Vec<Vec<f32>> = (0..=20).map(params).collect();
+    for i in (0..70_000).step_by(997) {
+        let past = (1..=20).map(|t| 0.1 * 0.9f64.powi(20 - t) * f64::from(all[t as usize][i])).sum::<f64>();
+        let want = 0.9f64.powi(20) * f64::from(all[0][i]) + past;
+        assert!((f64::from(ema[i]) - want).abs() < 1e-6, "{i}: {} {want}", ema[i]);
+    }
+    average(&mut ema, &all[3], 0.0);
+    assert!(ema.iter().zip(&all[3]).all(|(e, p)| (e - p).abs() < 1e-7), "a decay of 0 is the weights");
+}

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use super::{Act, Attention, Drop, Dropped, Norm, Op, Tape};
-use crate::kernels::attention::{self, Operands};
-use crate::kernels::classifier::{self, Classifier, classifier_loss};
+use crate::device::{Attended, Classifier, ClassifierGrads, LayerNorm, Linear, Slice};
+use crate::kernels::attention::Spec;
 use crate::kernels::dropout::{HEAD_COLUMNS, Rows, Site};
-use crate::kernels::matmul::{Into, Mat, MatMut, Threads, matmul};
-use crate::kernels::norm::{self, LayerNorm};
-use crate::kernels::{activation, rope};
+use crate::kernels::rope;
 use crate::params::View;
 use crate::relative::RELATIVE_ROWS;
 use crate::{Error, Result};
@@ -57,10 +55,7 @@ impl Tape<'_> {
         self.operands("embedding", &[], &[Some(table)])?;
         check_below("embedding", "id", ids, table.rows)?;
         let d = table.cols;
-        let y = self.push(ids.len(), d, |tape, y| {
-            let rows = tape.parameter(table);
-            y.chunks_exact_mut(d).zip(ids.iter()).for_each(|(y, &id)| y.copy_from_slice(&rows[id as usize * d..][..d]));
-        });
+        let y = self.push(ids.len(), d, |tape, y| tape.device.gather_rows(d, tape.parameter(table), ids, y))?;
         self.record(Op::Embedding { ids: ids.clone(), table, y });
         Ok(y)
     }
@@ -71,7 +66,7 @@ impl Tape<'_> {
     /// [`Error::Shape`].
     pub fn param(&mut self, view: View) -> Result<Act> {
         self.operands("param", &[], &[Some(view)])?;
-        let y = self.push(view.rows, view.cols, |tape, y| y.copy_from_slice(tape.parameter(view)));
+        let y = self.push(view.rows, view.cols, |tape, y| tape.device.copy(tape.parameter(view), y))?;
         self.record(Op::Param { view, y });
         Ok(y)
     }
@@ -93,24 +88,10 @@ impl Tape<'_> {
         let fits = residual.is_none_or(|r| (r.rows, r.cols) == (x.rows, out));
         check(fits, "linear", format!("a residual of {:?}", (x.rows, out)), format!("{residual:?}"))?;
         let y = self.push(x.rows, out, |tape, y| {
-            let mut into = Into::Write;
-            if let Some(residual) = residual {
-                y.copy_from_slice(tape.value(residual));
-                into = Into::Add;
-            }
-            if let Some(bias) = bias {
-                let bias = tape.parameter(bias);
-                match into {
-                    Into::Write => y.chunks_exact_mut(out).for_each(|y| y.copy_from_slice(bias)),
-                    Into::Add => {
-                        y.chunks_exact_mut(out).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, b)| *y += b))
-                    }
-                }
-                into = Into::Add;
-            }
-            let (a, w) = (Mat::new(tape.value(x), x.rows, x.cols), Mat::new(tape.parameter(weight), out, x.cols));
-            matmul(MatMut::new(y, x.rows, out), into, 1.0, a, w.t(), Threads::All);
-        });
+            let of = linear_of(tape.params, x, weight);
+            let (bias, residual) = (bias.map(|b| tape.parameter(b)), residual.map(|r| tape.value(r)));
+            tape.device.linear(of, tape.value(x), bias, residual, y)
+        })?;
         self.record(Op::Linear { x, weight, bias, residual, y });
         Ok(y)
     }
@@ -127,11 +108,12 @@ impl Tape<'_> {
         let fits = norm.residual.is_none_or(|r| (r.rows, r.cols) == (x.rows, d));
         check(fits, "layer_norm", format!("a residual of {:?}", (x.rows, d)), format!("{:?}", norm.residual))?;
         let drop = self.site("layer_norm", norm.drop.as_ref(), x.rows)?;
-        let mut stats = self.pool.take(2 * x.rows);
+        let mut stats = self.pool.take(2 * x.rows)?;
         let y = self.push(x.rows, d, |tape, y| {
-            let spec = tape.layer_norm_spec(norm.eps, norm.affine, &drop);
-            norm::layer_norm(spec, d, tape.value(x), norm.residual.map(|r| tape.value(r)), y, &mut stats);
-        });
+            let (of, residual) =
+                (norm_of(tape.params, norm.eps, norm.affine, &drop), norm.residual.map(|r| tape.value(r)));
+            tape.device.layer_norm(of, d, tape.value(x), residual, y, stats.slice_mut())
+        })?;
         let stats = self.keep(stats, x.rows, 2);
         self.record(Op::LayerNorm { x, eps: norm.eps, affine: norm.affine, drop, residual: norm.residual, stats, y });
         Ok(y)
@@ -147,11 +129,6 @@ impl Tape<'_> {
         Ok(site.map(|site| (site, drop.rows.clone())))
     }
 
-    fn layer_norm_spec<'s>(&'s self, eps: f32, affine: Option<(View, View)>, drop: &'s Dropped) -> LayerNorm<'s> {
-        let affine = affine.map(|(gamma, beta)| (self.parameter(gamma), self.parameter(beta)));
-        LayerNorm { eps, affine, drop: drop.as_ref().map(|(site, rows)| (*site, rows)) }
-    }
-
     /// y = w x / √(mean(x²) + eps) over rows.
     ///
     /// # Errors
@@ -160,9 +137,10 @@ impl Tape<'_> {
         self.operands("rms_norm", &[Some(x)], &[Some(weight)])?;
         let d = x.cols;
         check(weight.rows * weight.cols == d, "rms_norm", format!("a vector of {d}"), format!("{weight:?}"))?;
-        let mut stats = self.pool.take(x.rows);
-        let y = self
-            .push(x.rows, d, |tape, y| norm::rms_norm(d, eps, tape.value(x), tape.parameter(weight), y, &mut stats));
+        let mut stats = self.pool.take(x.rows)?;
+        let y = self.push(x.rows, d, |tape, y| {
+            tape.device.rms_norm(d, eps, tape.value(x), tape.parameter(weight), y, stats.slice_mut())
+        })?;
         let stats = self.keep(stats, x.rows, 1);
         self.record(Op::RmsNorm { x, weight, stats, y });
         Ok(y)
@@ -182,8 +160,9 @@ impl Tape<'_> {
         check(table.width() == width, "rope", format!("a table for heads of width {width}"), table.width())?;
         check_below("rope", "position", positions, table.positions())?;
         let mut buffer = std::mem::take(&mut self.values[x.id]);
-        rope::rope(table, x.cols / 3, heads, positions, &mut buffer, false);
+        let turned = self.device.rope(table, heads, positions, buffer.slice_mut(), false);
         let y = self.keep(buffer, x.rows, x.cols);
+        turned?;
         self.record(Op::Rope { x, table: table.clone(), heads, positions: positions.clone(), y });
         Ok(y)
     }
@@ -225,12 +204,12 @@ impl Tape<'_> {
             Some(_) => return Err(shape("attention", "dropout over consecutive rows", "picked or shared rows")),
             None => None,
         };
-        let spec = attention::Spec { heads: spec.heads, d, scale: spec.scale, causal: spec.causal, drop };
-        let mut stats = self.pool.take(n * 2 * spec.heads);
+        let spec = Spec { heads: spec.heads, d, scale: spec.scale, causal: spec.causal, drop };
+        let mut stats = self.pool.take(n * 2 * spec.heads)?;
         let y = self.push(n, d, |tape, y| {
-            let operands = Operands { qkv: tape.value(qkv), positions: positions.map(|p| tape.value(p)), bounds };
-            attention::attention(spec, operands, y, &mut stats);
-        });
+            let of = Attended { qkv: tape.value(qkv), positions: positions.map(|p| tape.value(p)), bounds };
+            tape.device.attention(spec, of, y, stats.slice_mut())
+        })?;
         let stats = self.keep(stats, n, 2 * spec.heads);
         self.record(Op::Attention { qkv, positions, spec, bounds: bounds.clone(), stats, y });
         Ok(y)
@@ -243,9 +222,10 @@ impl Tape<'_> {
     pub fn geglu_norm(&mut self, x: Act, eps: f32) -> Result<Act> {
         self.operands("geglu_norm", &[Some(x)], &[])?;
         check(x.cols.is_multiple_of(2), "geglu_norm", "an even number of columns", x.cols)?;
-        let mut stats = self.pool.take(x.rows);
+        let mut stats = self.pool.take(x.rows)?;
+        let width = x.cols / 2;
         let y = self
-            .push(x.rows, x.cols / 2, |tape, y| activation::geglu_norm(x.cols / 2, eps, tape.value(x), y, &mut stats));
+            .push(x.rows, width, |tape, y| tape.device.geglu_norm(width, eps, tape.value(x), y, stats.slice_mut()))?;
         let stats = self.keep(stats, x.rows, 1);
         self.record(Op::GegluNorm { x, stats, y });
         Ok(y)
@@ -258,7 +238,7 @@ impl Tape<'_> {
     pub fn swiglu(&mut self, x: Act) -> Result<Act> {
         self.operands("swiglu", &[Some(x)], &[])?;
         check(x.cols.is_multiple_of(2), "swiglu", "an even number of columns", x.cols)?;
-        let y = self.push(x.rows, x.cols / 2, |tape, y| activation::swiglu(x.cols / 2, tape.value(x), y));
+        let y = self.push(x.rows, x.cols / 2, |tape, y| tape.device.swiglu(x.cols / 2, tape.value(x), y))?;
         self.record(Op::Swiglu { x, y });
         Ok(y)
     }
@@ -269,7 +249,7 @@ impl Tape<'_> {
     /// [`Error::Shape`].
     pub fn gelu(&mut self, x: Act) -> Result<Act> {
         self.operands("gelu", &[Some(x)], &[])?;
-        let y = self.push(x.rows, x.cols, |tape, y| activation::gelu_forward(tape.value(x), y));
+        let y = self.push(x.rows, x.cols, |tape, y| tape.device.gelu(tape.value(x), y))?;
         self.record(Op::Gelu { x, y });
         Ok(y)
     }
@@ -288,8 +268,8 @@ impl Tape<'_> {
         }
         let y = self.push(x.rows, x.cols, |tape, y| {
             let drop = drop.as_ref().map(|(site, rows)| (*site, rows));
-            activation::dropout_add(x.cols, drop, tape.value(x), residual.map(|r| tape.value(r)), y);
-        });
+            tape.device.dropout_add(x.cols, drop, tape.value(x), residual.map(|r| tape.value(r)), y)
+        })?;
         self.record(Op::Dropout { x, drop, residual, y });
         Ok(y)
     }
@@ -302,10 +282,7 @@ impl Tape<'_> {
         self.operands("gather", &[Some(x)], &[])?;
         check_below("gather", "row", rows, x.rows)?;
         let d = x.cols;
-        let y = self.push(rows.len(), d, |tape, y| {
-            let x = tape.value(x);
-            y.chunks_exact_mut(d).zip(rows.iter()).for_each(|(y, &row)| y.copy_from_slice(&x[row as usize * d..][..d]));
-        });
+        let y = self.push(rows.len(), d, |tape, y| tape.device.gather_rows(d, tape.value(x), rows, y))?;
         self.record(Op::Gather { x, rows: rows.clone(), y });
         Ok(y)
     }
@@ -338,17 +315,22 @@ impl Tape<'_> {
         check_below("classifier_loss", "target", targets, table.rows)?;
         let layer = Classifier { d: x.cols, table: self.parameter(table), bias: bias.map(|b| self.parameter(b)) };
         let mut nll = vec![0.0; x.rows];
-        let mut gx = self.grads.is_some().then(|| self.pool.take(x.rows * x.cols));
-        let mut logits = std::mem::take(&mut self.pool.logits);
+        let mut gx = self.grads.is_some().then(|| self.pool.take(x.rows * x.cols)).transpose()?;
         let grads = match (&mut self.grads, &mut gx) {
             (Some(flat), Some(gx)) => {
-                let (table, bias) = disjoint(flat, table, bias)?;
-                Some(classifier::Grads { x: gx, table, bias, weight, z })
+                let (table, bias) = match bias {
+                    Some(bias) => {
+                        let [table, bias] = flat.parts([table.range(), bias.range()])?;
+                        (table, Some(bias))
+                    }
+                    None => (flat.part(table.range()), None),
+                };
+                Some(ClassifierGrads { x: gx.slice_mut(), table, bias, weight, z })
             }
             _ => None,
         };
-        classifier_loss(layer, &self.values[x.id], targets, &mut nll, grads, &mut logits);
-        self.pool.logits = logits;
+        let x_values = self.values[x.id].slice();
+        self.device.classifier_loss(layer, x_values, targets, &mut nll, grads, &mut self.pool.logits)?;
         if let Some(gx) = gx {
             let gx = self.keep(gx, x.rows, x.cols);
             self.record(Op::Loss { x, gx });
@@ -357,11 +339,18 @@ impl Tape<'_> {
     }
 }
 
-/// Two views of the flat gradients at once.
-fn disjoint(flat: &mut [f32], first: View, second: Option<View>) -> Result<(&mut [f32], Option<&mut [f32]>)> {
-    let Some(second) = second else { return Ok((&mut flat[first.range()], None)) };
-    let [first, second] = flat.get_disjoint_mut([first.range(), second.range()]).map_err(|_| {
-        shape("classifier_loss", "table and bias apart from each other", format!("{first:?} and {second:?}"))
-    })?;
-    Ok((first, Some(second)))
+/// The product of [`Tape::linear`].
+pub(super) fn linear_of(params: Slice<'_>, x: Act, weight: View) -> Linear<'_> {
+    Linear { n: x.rows, inner: weight.cols, out: weight.rows, weight: params.part(weight.range()) }
+}
+
+/// The norm of [`Tape::layer_norm`].
+pub(super) fn norm_of<'a>(
+    params: Slice<'a>,
+    eps: f32,
+    affine: Option<(View, View)>,
+    drop: &'a Dropped,
+) -> LayerNorm<'a> {
+    let affine = affine.map(|(gamma, beta)| (params.part(gamma.range()), params.part(beta.range())));
+    LayerNorm { eps, affine, drop: drop.as_ref().map(|(site, rows)| (*site, rows)) }
 }

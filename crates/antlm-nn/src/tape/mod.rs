@@ -4,10 +4,12 @@
 //! that a step allocates nothing after the first. Gradients of values exist only between their last use and their
 //! origin; gradients of parameters are added to one flat buffer with the layout of the parameters.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::Result;
+use crate::device::{Buffer, Device, Slice, SliceMut};
 use crate::kernels::attention;
 use crate::kernels::dropout::{Rows, Site};
 use crate::kernels::rope;
@@ -20,19 +22,30 @@ mod past;
 
 use forward::check;
 
-/// Buffers that wait to be used again. With those in use they are never more than 9/8 of what was in use at one time.
+/// A device's buffers that wait to be used again. With those in use they are never more than 9/8 of what was in use at one time.
 #[derive(Debug, Default)]
 pub struct Pool {
+    device: Device,
     /// By capacity, which is always a [`Pool::class`].
-    free: BTreeMap<usize, Vec<Vec<f32>>>,
+    free: BTreeMap<usize, Vec<Buffer>>,
     /// Values in `free`, in use now, and most ever in use.
     waiting: usize,
     live: usize,
     peak: usize,
-    logits: Vec<f32>,
+    logits: Buffer,
 }
 
 impl Pool {
+    /// An empty pool of this device, which is where passes with it run; [`Pool::default`] is the CPU's.
+    pub fn of(device: Device) -> Pool {
+        Pool { device, ..Pool::default() }
+    }
+
+    /// Whose buffers these are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Sizes are rounded up to eighths of a power of two, so that packed batches of nearly the same size share buffers.
     fn class(len: usize) -> usize {
         let step = (len.next_power_of_two() / 16).max(64);
@@ -40,7 +53,7 @@ impl Pool {
     }
 
     /// A buffer of `len` values; what is in it is anybody's guess, so every operation writes all of its output.
-    fn take(&mut self, len: usize) -> Vec<f32> {
+    fn take(&mut self, len: usize) -> Result<Buffer> {
         let class = Pool::class(len);
         // The smallest that is large enough, if it is not much too large.
         let fit =
@@ -50,7 +63,7 @@ impl Pool {
                 self.waiting -= buffer.capacity();
                 buffer
             }
-            None => Vec::with_capacity(class),
+            None => self.device.room(class)?,
         };
         self.live += buffer.capacity();
         self.peak = self.peak.max(self.live);
@@ -61,11 +74,11 @@ impl Pool {
                 None => drop(largest.remove()),
             }
         }
-        buffer.resize(len, 0.0);
-        buffer
+        buffer.set_len(len);
+        Ok(buffer)
     }
 
-    fn give(&mut self, buffer: Vec<f32>) {
+    fn give(&mut self, buffer: Buffer) {
         let class = buffer.capacity();
         if class > 0 {
             self.live = self.live.saturating_sub(class);
@@ -235,11 +248,12 @@ impl Op {
 
 /// One forward pass (and its backward) over one micro-batch.
 pub struct Tape<'a> {
-    params: &'a [f32],
-    grads: Option<&'a mut [f32]>,
+    params: Slice<'a>,
+    grads: Option<SliceMut<'a>>,
+    device: Device,
     pool: &'a mut Pool,
     dropout: Option<Dropout>,
-    values: Vec<Vec<f32>>,
+    values: Vec<Buffer>,
     ops: Vec<Op>,
 }
 
@@ -252,25 +266,33 @@ impl std::ops::Drop for Tape<'_> {
 }
 
 impl<'a> Tape<'a> {
-    /// A pass over `params` (a flat buffer). With `grads` (as long) it can be run backward; with `dropout` it drops.
+    /// A pass over `params` (a flat buffer) on the device of `pool`, whose memory they are in. With `grads` (as long) it can be run backward; with `dropout` it drops.
     ///
     /// # Errors
     /// [`Error::Shape`](crate::Error::Shape) when the two buffers differ in length.
     pub fn new(
-        params: &'a [f32],
-        grads: Option<&'a mut [f32]>,
+        params: impl Into<Slice<'a>>,
+        grads: Option<SliceMut<'a>>,
         dropout: Option<Dropout>,
         pool: &'a mut Pool,
     ) -> Result<Tape<'a>> {
+        let (params, device) = (params.into(), pool.device.clone());
         if let Some(grads) = &grads {
             check(grads.len() == params.len(), "tape", format!("{} gradients", params.len()), grads.len())?;
         }
-        Ok(Tape { params, grads, pool, dropout, values: Vec::new(), ops: Vec::new() })
+        Ok(Tape { params, grads, device, pool, dropout, values: Vec::new(), ops: Vec::new() })
     }
 
-    /// The numbers of a value, row-major.
-    pub fn value(&self, act: Act) -> &[f32] {
-        &self.values[act.id]
+    /// The numbers of a value, row-major; a copy where they are on a card.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn read(&self, act: Act) -> Result<Cow<'_, [f32]>> {
+        self.values[act.id].read()
+    }
+
+    fn value(&self, act: Act) -> Slice<'_> {
+        self.values[act.id].slice()
     }
 
     /// How many values there are; see [`Tape::release`].
@@ -290,15 +312,16 @@ impl<'a> Tape<'a> {
         }
     }
 
-    fn parameter(&self, view: View) -> &'a [f32] {
-        &self.params[view.range()]
+    fn parameter(&self, view: View) -> Slice<'a> {
+        self.params.part(view.range())
     }
 
-    fn push(&mut self, rows: usize, cols: usize, fill: impl FnOnce(&Self, &mut [f32])) -> Act {
-        let mut buffer = self.pool.take(rows * cols);
-        fill(self, &mut buffer);
-        self.values.push(buffer);
-        Act { id: self.values.len() - 1, rows, cols }
+    /// A new value, which `fill` writes.
+    fn push(&mut self, rows: usize, cols: usize, fill: impl FnOnce(&Self, SliceMut<'_>) -> Result<()>) -> Result<Act> {
+        let mut buffer = self.pool.take(rows * cols)?;
+        let filled = fill(self, buffer.slice_mut());
+        let act = self.keep(buffer, rows, cols);
+        filled.map(|()| act)
     }
 
     fn record(&mut self, op: Op) {
@@ -308,7 +331,7 @@ impl<'a> Tape<'a> {
     }
 
     /// Stores a buffer that was filled beside a value.
-    fn keep(&mut self, buffer: Vec<f32>, rows: usize, cols: usize) -> Act {
+    fn keep(&mut self, buffer: Buffer, rows: usize, cols: usize) -> Act {
         self.values.push(buffer);
         Act { id: self.values.len() - 1, rows, cols }
     }
@@ -322,18 +345,17 @@ mod tests {
     fn the_pool_stays_small_whatever_sizes_come() {
         let mut pool = Pool::default();
         for size in (1..2000).map(|i| (i * 7919) % 5000 + 1) {
-            let buffers: Vec<Vec<f32>> = (0..4).map(|k| pool.take(size + 10 * k)).collect();
+            let buffers: Vec<Buffer> = (0..4).map(|k| pool.take(size + 10 * k).unwrap()).collect();
             assert!(buffers.iter().enumerate().all(|(k, buffer)| buffer.len() == size + 10 * k));
             buffers.into_iter().for_each(|buffer| pool.give(buffer));
             assert_eq!(pool.live, 0);
             assert!(pool.waiting <= pool.peak + pool.peak / 8 && pool.peak <= 5 * Pool::class(5030));
         }
         // Nearly the same size: the same buffer.
-        let buffer = pool.take(1000);
-        let place = buffer.as_ptr();
+        let mut buffer = pool.take(1000).unwrap();
+        let place = buffer.vec().as_ptr();
         pool.give(buffer);
-        let again = pool.take(990);
-        assert_eq!(again.as_ptr(), place);
+        assert_eq!(pool.take(990).unwrap().vec().as_ptr(), place);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Act, Tape};
 use crate::Result;
-use crate::kernels::past::{self, Past};
+use crate::kernels::past::Past;
 
 use super::forward::check;
 
@@ -18,6 +18,6 @@ impl Tape<'_> {
         let d = past.width();
         let fits = heads > 0 && d.is_multiple_of(heads) && qkv.cols == 3 * d;
         check(fits, "attention_over", format!("[m, {}] and heads that divide {d}", 3 * d), format!("{qkv:?}"))?;
-        Ok(self.push(qkv.rows, d, |tape, y| past::attend(past, heads, scale, tape.value(qkv), y)))
+        self.push(qkv.rows, d, |tape, y| tape.device.attention_over(past, heads, scale, tape.value(qkv), y))
     }
 }

@@ -36,14 +36,14 @@ const OPERATIONS: [(&str, Operation); 11] = [
 fn gradient(flat: &Flat, x: View, w: View, tables: &[View], operations: &[(&str, Operation)]) -> Vec<f64> {
     let (mut grads, mut pool) = (vec![0.0; flat.values.len()], Pool::default());
     let targets = flat.below(N, VOCAB);
-    let mut tape = Tape::new(&flat.values, Some(&mut grads), dropping(1), &mut pool).unwrap();
+    let mut tape = Tape::new(&flat.values, Some((&mut grads).into()), dropping(1), &mut pool).unwrap();
     let x = tape.param(x).unwrap();
     for (name, operation) in operations {
         let y = operation(&mut tape, x, w).unwrap_or_else(|e| panic!("{name}: {e}"));
         let table = *tables.iter().find(|table| table.cols == y.cols).unwrap();
         tape.classifier_loss(y, table, None, &targets, 1.0, 0.0).unwrap();
     }
-    tape.backward();
+    tape.backward().unwrap();
     reference::widen(&grads)
 }
 
@@ -86,13 +86,13 @@ fn a_parameter_used_everywhere_gets_all_gradients() {
     let (es, vs) = (flat.get(e), flat.get(v));
 
     let (mut grads, mut pool) = (vec![0.0; flat.values.len()], Pool::default());
-    let mut tape = Tape::new(&flat.values, Some(&mut grads), None, &mut pool).unwrap();
+    let mut tape = Tape::new(&flat.values, Some((&mut grads).into()), None, &mut pool).unwrap();
     let a = tape.embedding(&ids, e).unwrap();
     let b = tape.param(e).unwrap();
     let c = tape.linear(a, e, Some(v), Some(b)).unwrap();
     let y = tape.layer_norm(c, &Norm { eps: 1e-6, affine: Some((v, v)), ..Norm::default() }).unwrap();
     tape.classifier_loss(y, e, Some(v), &ids, 1.0, 0.0).unwrap();
-    tape.backward();
+    tape.backward().unwrap();
 
     let a = reference::embedding(&es, &ids, D);
     let c: Vec<f64> = reference::linear(&a, D, &es, Some(&vs)).iter().zip(&es).map(|(y, r)| y + r).collect();
@@ -113,13 +113,13 @@ fn a_second_tape_adds_to_what_is_there() {
     let targets = flat.below(N, D);
     let mut pool = Pool::default();
     let mut pass = |grads: &mut [f32]| {
-        let mut tape = Tape::new(&flat.values, Some(grads), None, &mut pool).unwrap();
+        let mut tape = Tape::new(&flat.values, Some(grads.into()), None, &mut pool).unwrap();
         let x = tape.param(x).unwrap();
         let y = tape.linear(x, w, Some(bias), Some(x)).unwrap();
         let y = tape.layer_norm(y, &Norm { eps: 1e-6, affine: Some((gamma, beta)), ..Norm::default() }).unwrap();
         let y = tape.rms_norm(y, gamma, 1e-6).unwrap();
         tape.classifier_loss(y, w, Some(bias), &targets, 1.0, 0.0).unwrap();
-        tape.backward();
+        tape.backward().unwrap();
     };
     let mut once = vec![0.0; flat.values.len()];
     pass(&mut once);
@@ -144,12 +144,12 @@ fn old_buffers_leave_no_trace() {
         let mut pool = Pool::default();
         let mut pass = |values: &[f32]| {
             let mut grads = vec![0.0; values.len()];
-            let mut tape = Tape::new(values, Some(&mut grads), dropping(1), &mut pool).unwrap();
+            let mut tape = Tape::new(values, Some((&mut grads).into()), dropping(1), &mut pool).unwrap();
             let x = tape.param(x).unwrap();
             let y = operation(&mut tape, x, w).unwrap();
             let table = *tables.iter().find(|table| table.cols == y.cols).unwrap();
             tape.classifier_loss(y, table, None, &targets, 1.0, 0.0).unwrap();
-            tape.backward();
+            tape.backward().unwrap();
             grads.iter().map(|g| g.to_bits()).collect::<Vec<u32>>()
         };
         let fresh = pass(&flat.values);

@@ -78,10 +78,10 @@ proptest! {
         let want = reference::classifier_loss(&xs, d, &es, bs.as_deref(), &targets, 0.25, f64::from(z));
 
         let (mut grads, mut pool) = (vec![0.0; flat.values.len()], Pool::default());
-        let mut tape = Tape::new(&flat.values, Some(&mut grads), None, &mut pool).unwrap();
+        let mut tape = Tape::new(&flat.values, Some((&mut grads).into()), None, &mut pool).unwrap();
         let act = tape.param(x).unwrap();
         let nll = tape.classifier_loss(act, table, biased, &targets, 0.25, z).unwrap();
-        tape.backward();
+        tape.backward().unwrap();
         // Without bias one token has probability 1 and, but for z, no gradient; logits are about 3.
         close("nll", &nll, &want.rows, 1.0)?;
         let least = 0.01;

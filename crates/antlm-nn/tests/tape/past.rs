@@ -21,7 +21,7 @@ fn agrees(seed: u64, pieces: &[usize], heads: usize, width: usize, relative: boo
         let mut tape = Tape::new(&flat.values, None, None, &mut pool).unwrap();
         let rows = tape.param(View { offset: qkv.offset + first * 3 * d, rows: m, cols: 3 * d }).unwrap();
         let o = tape.attention_over(rows, heads, scale, &mut past).unwrap();
-        close("value", tape.value(o), &want[first * d..(first + m) * d], largest(&want))?;
+        close("value", &tape.read(o).unwrap(), &want[first * d..(first + m) * d], largest(&want))?;
     }
     prop_assert_eq!(past.rows(), n);
     Ok(())
@@ -63,7 +63,7 @@ fn unfit_operands_are_errors() {
         assert!(tape.attention_over(x, heads, 1.0, &mut past).is_err(), "{cols} {heads}");
     }
     drop(tape);
-    let mut tape = Tape::new(&values, Some(&mut grads), None, &mut pool).unwrap();
+    let mut tape = Tape::new(&values, Some((&mut grads).into()), None, &mut pool).unwrap();
     let x = tape.param(view(12)).unwrap();
     let error = tape.attention_over(x, 2, 1.0, &mut past).unwrap_err().to_string();
     assert!(error.contains("without gradients"), "{error}");

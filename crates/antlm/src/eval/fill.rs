@@ -300,7 +300,7 @@ impl Filler {
             let mut tape = Tape::new(params, None, None, &mut self.pool)?;
             let logits =
                 model.logits(&mut tape, &Rows { ids, bounds, picked, causal: false, first: 0, shared: None })?;
-            all.extend(tape.value(logits).chunks_exact(logits.cols).map(log_softmax));
+            all.extend(tape.read(logits)?.chunks_exact(logits.cols).map(log_softmax));
         }
         if all.iter().flatten().any(|p| p.is_nan()) {
             return Err(Error::Usage(format!("the model gives no number for token {place} of the text")));

@@ -202,7 +202,7 @@ impl Generator {
         let mut tape = Tape::new(params, None, None, &mut self.pool)?;
         let last = Arc::from([ids.len() as u32 - 1]);
         let logits = model.logits_next(&mut tape, &Arc::from(ids), &last, cache)?;
-        Ok(tape.value(logits).to_vec())
+        Ok(tape.read(logits)?.into_owned())
     }
 
     /// The same from the whole text, without a cache.
@@ -213,7 +213,7 @@ impl Generator {
         let (bounds, picked) = (Arc::from([0, n]), Arc::from([n - 1]));
         let rows = Rows { ids: Arc::from(ids), bounds, picked, causal: true, first: 0, shared: None };
         let logits = model.logits(&mut tape, &rows)?;
-        Ok(tape.value(logits).to_vec())
+        Ok(tape.read(logits)?.into_owned())
     }
 }
 

@@ -152,7 +152,7 @@ impl LtgBert {
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             let positions = tape.linear(relative, layer.qk.0, Some(layer.qk.1), None)?; // [63, 2 d]
-            layers.push(Past::new(self.config.hidden, Some(tape.value(positions).to_vec()))?);
+            layers.push(Past::new(self.config.hidden, Some(tape.read(positions)?.into_owned()))?);
         }
         Ok(Cache { layers, turns: Arc::new(Table::default()) })
     }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use antlm_nn::params::Layout;
@@ -137,7 +138,13 @@ pub fn size(layout: &Layout, ema: bool) -> u64 {
 ///
 /// # Errors
 /// [`Error::Io`] with the path, before anything is written if there is no room; the older checkpoints are as they were.
-pub fn save(run: &Path, state: &State, layout: &Layout, weights: &Weights, kept: bool) -> Result<PathBuf> {
+pub fn save<B: Deref<Target = [f32]>>(
+    run: &Path,
+    state: &State,
+    layout: &Layout,
+    weights: &Weights<B>,
+    kept: bool,
+) -> Result<PathBuf> {
     let Weights { params, m, v, ema, .. } = weights;
     put_step(run, state, kept, size(layout, ema.is_some()), |folder| {
         tensor_file::write(&folder.join(MODEL), layout, &[("", params)])?;
@@ -165,7 +172,13 @@ pub fn save_weights(run: &Path, state: &State, layout: &Layout, params: &[f32]) 
 ///
 /// # Errors
 /// As [`save`].
-pub fn save_milestone(run: &Path, name: &str, state: &State, layout: &Layout, weights: &Weights) -> Result<PathBuf> {
+pub fn save_milestone<B: Deref<Target = [f32]>>(
+    run: &Path,
+    name: &str,
+    state: &State,
+    layout: &Layout,
+    weights: &Weights<B>,
+) -> Result<PathBuf> {
     let all = run.join(MILESTONES);
     files::create_folders(&all)?;
     // Left over from an interrupted run; what was moved away is written again.

@@ -1,5 +1,6 @@
 //! Dev losses: the same text and the same masks for every run, read with every backend.
 
+use antlm_nn::device::Slice;
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Pool, Tape};
 
@@ -84,7 +85,7 @@ impl Measuring<'_> {
     ///
     /// # Errors
     /// The engine's.
-    pub fn next_batch(&mut self, model: &Model, params: &[f32], pool: &mut Pool) -> Result<()> {
+    pub fn next_batch(&mut self, model: &Model, params: Slice<'_>, pool: &mut Pool) -> Result<()> {
         let Some((reading, rest)) = self.left.split_first() else { return Ok(()) };
         // A reading without a batch has no targets, and is left out.
         let mut tape = Tape::new(params, None, None, pool)?;

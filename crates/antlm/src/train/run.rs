@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use antlm_nn::device::{Buffer, Device};
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::Pool;
 
@@ -38,7 +39,7 @@ pub struct Run {
     prepared: Rc<Prepared>,
     folder: RunFolder,
     hashes: Hashes,
-    weights: Weights,
+    weights: Weights<Buffer>,
     seen: BTreeMap<crate::objective::Objective, Seen>,
     step: u64,
     health: Memory,
@@ -90,14 +91,15 @@ impl Run {
         let data = &prepared.train;
         let model = self.model.clone();
         let dev = prepared.dev.as_ref().map(|dev| DevSet::new(&recipe, dev, data));
+        let device = Device::Cpu;
         let mut stepper = Stepper {
             recipe: &recipe,
             model: &model,
             data,
             rng,
             order: Order::new(rng, data.len()),
-            grads: vec![0.0; self.weights.params.len()],
-            pool: Pool::default(),
+            grads: device.buffer(vec![0.0; self.weights.params.len()])?,
+            pool: Pool::of(device),
         };
         // Of an earlier try; most runs have none.
         let _ = std::fs::remove_file(self.folder.path().join(DIVERGED));
@@ -171,8 +173,9 @@ impl Run {
     /// were before it.
     fn diverged(&self, step: &Step, lr: f64, done: &Outcome, stepper: &mut Stepper<'_>) -> Result<Error> {
         let Outcome { loss, grad_norm, .. } = *done;
-        let (segments, of) = (stepper.segments(step), (&self.weights.params[..], &stepper.grads[..]));
-        let found = health::diagnosis(step, &segments, (lr, loss, grad_norm), self.model.layout(), of);
+        let segments = stepper.segments(step);
+        let (params, grads) = (self.weights.params.read()?, stepper.grads.read()?);
+        let found = health::diagnosis(step, &segments, (lr, loss, grad_norm), self.model.layout(), (&params, &grads));
         self.folder.write(DIVERGED, format!("{found:#}\n").as_bytes())?;
         let advice = format!(
             "{} has the norms of every tensor; try a lower optimizer.lr, a longer learning_rate.warmup or a lower \
@@ -297,7 +300,7 @@ impl Run {
                 return Err(self.stop(layout, signal, listener)?);
             }
             self.save_if_asked(layout, listener)?;
-            measuring.next_batch(&self.model, &self.weights.params, pool)?;
+            measuring.next_batch(&self.model, self.weights.params.slice(), pool)?;
         }
         for found in measuring.losses() {
             let (step, block) = (self.step, block as u64);
@@ -312,7 +315,7 @@ impl Run {
         let Some(name) = self.milestones.get(&self.step).cloned() else { return Ok(()) };
         self.timing.saving();
         let state = self.state(layout)?;
-        checkpoint::save_milestone(self.folder.path(), &name, &state, self.model.layout(), &self.weights)
+        checkpoint::save_milestone(self.folder.path(), &name, &state, self.model.layout(), &self.weights.read()?)
             .map_err(|e| self.full(e))?;
         let words_seen = self.words_seen();
         self.emit(&Event::Milestone { step: self.step, name, words_seen }, listener)
@@ -349,7 +352,7 @@ impl Run {
         self.timing.saving();
         let state = self.state(layout)?;
         let run = self.folder.path();
-        let path = checkpoint::save(run, &state, self.model.layout(), &self.weights, kept)?;
+        let path = checkpoint::save(run, &state, self.model.layout(), &self.weights.read()?, kept)?;
         self.saved = Some(self.step);
         let Checkpoints { keep_last, keep_every, .. } = self.recipe.checkpoints;
         checkpoint::retain(run, self.step, keep_last, keep_every)?;

@@ -1,10 +1,12 @@
 //! One optimiser step: segments -> micro-batches -> loss and gradient -> clip -> update. The loss is the sum over all
 //! targets of the step divided by their number, however the step is cut into micro-batches.
 
-use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
+use std::borrow::Cow;
+
+use antlm_nn::device::{Buffer, Device, Slice, SliceMut, Trained};
+use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient};
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Dropout, Pool, Tape};
-use rayon::prelude::*;
 
 use crate::Result;
 use crate::model::Model;
@@ -13,17 +15,17 @@ use crate::objective::{Batch, Objective, SegmentTokens, build};
 use crate::recipe::{OptimizerKind, Recipe};
 use crate::text::dataset::Dataset;
 
-/// The numbers that training changes.
+/// The numbers that training changes: as a checkpoint holds them, or as [`Buffer`]s of the device that trains them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Weights {
+pub struct Weights<B = Vec<f32>> {
     /// Parameters, in the model's layout.
-    pub params: Vec<f32>,
+    pub params: B,
     /// First moments.
-    pub m: Vec<f32>,
+    pub m: B,
     /// Second moments.
-    pub v: Vec<f32>,
+    pub v: B,
     /// The moving average of the parameters, in the same layout, of a recipe with `optimizer.ema_decay`.
-    pub ema: Option<Vec<f32>>,
+    pub ema: Option<B>,
     /// Updates done.
     pub t: u64,
 }
@@ -34,18 +36,28 @@ impl Weights {
         let zeros = || vec![0.0; params.len()];
         Weights { m: zeros(), v: zeros(), ema: ema.then(|| params.clone()), params, t: 0 }
     }
+
+    /// In the memory of a device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn on(self, device: &Device) -> Result<Weights<Buffer>> {
+        let Weights { params, m, v, ema, t } = self;
+        let put = |values| Ok::<_, crate::Error>(device.buffer(values)?);
+        Ok(Weights { params: put(params)?, m: put(m)?, v: put(v)?, ema: ema.map(put).transpose()?, t })
+    }
 }
 
-/// One update of the moving average: every value moves (1 - `decay`) of its way to the parameter.
-fn average(ema: &mut [f32], params: &[f32], decay: f64) {
-    /// Values of a task. Each value stands alone, so the result does not depend on it.
-    const PIECE: usize = 65_536;
-    let part = (1.0 - decay) as f32;
-    ema.par_chunks_mut(PIECE).zip(params.par_chunks(PIECE)).for_each(|(ema, params)| {
-        for (e, p) in ema.iter_mut().zip(params) {
-            *e += part * (p - *e);
-        }
-    });
+impl Weights<Buffer> {
+    /// As a checkpoint holds them; a copy where they are on a card.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn read(&self) -> Result<Weights<Cow<'_, [f32]>>> {
+        let Weights { params, m, v, ema, t } = self;
+        let ema = ema.as_ref().map(Buffer::read).transpose()?;
+        Ok(Weights { params: params.read()?, m: m.read()?, v: v.read()?, ema, t: *t })
+    }
 }
 
 /// What training adds to the plain loss.
@@ -130,13 +142,13 @@ pub fn optimizer(recipe: &Recipe) -> Optimizer {
 pub fn gradient_unless(
     cancel: &dyn Fn() -> Option<i32>,
     model: &Model,
-    params: &[f32],
+    params: Slice<'_>,
     batches: &[Batch],
     regularizers: Regularizers,
-    grads: &mut [f32],
+    mut grads: SliceMut<'_>,
     pool: &mut Pool,
 ) -> Result<std::result::Result<(f64, u64, u64), i32>> {
-    antlm_nn::kernels::clear(grads);
+    pool.device().clear(grads.all())?;
     let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
     let weight = 1.0 / targets.max(1) as f32;
     let (mut sum, mut rows) = (0.0, 0);
@@ -144,9 +156,9 @@ pub fn gradient_unless(
         if let Some(signal) = cancel() {
             return Ok(Err(signal));
         }
-        let mut tape = Tape::new(params, Some(grads), regularizers.dropout, pool)?;
+        let mut tape = Tape::new(params, Some(grads.all()), regularizers.dropout, pool)?;
         let nll = model.loss_with_z(&mut tape, batch, weight, regularizers.z_loss)?;
-        tape.backward();
+        tape.backward()?;
         sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
         rows += batch.ids.len() as u64;
     }
@@ -157,15 +169,16 @@ pub fn gradient_unless(
 ///
 /// # Errors
 /// The engine's.
-pub fn gradient(
+pub fn gradient<'a>(
     model: &Model,
-    params: &[f32],
+    params: impl Into<Slice<'a>>,
     batches: &[Batch],
     regularizers: Regularizers,
-    grads: &mut [f32],
+    grads: impl Into<SliceMut<'a>>,
     pool: &mut Pool,
 ) -> Result<(f64, u64, u64)> {
     // Never asked to stop, so there is always a result.
+    let (params, grads) = (params.into(), grads.into());
     Ok(gradient_unless(&|| None, model, params, batches, regularizers, grads, pool)?.unwrap_or_default())
 }
 
@@ -183,8 +196,8 @@ pub struct Stepper<'a> {
     /// The order of segments.
     pub order: Order,
     /// Gradients, kept between steps to save their allocation.
-    pub grads: Vec<f32>,
-    /// The engine's buffers.
+    pub grads: Buffer,
+    /// The buffers of the device that computes.
     pub pool: Pool,
 }
 
@@ -202,7 +215,7 @@ impl Stepper<'_> {
     pub fn gradient(
         &mut self,
         step: &Step,
-        weights: &Weights,
+        weights: &Weights<Buffer>,
         cancel: &dyn Fn() -> Option<i32>,
     ) -> Result<std::result::Result<Outcome, i32>> {
         let segments = self.segments(step);
@@ -212,9 +225,9 @@ impl Stepper<'_> {
         let batches = packing.batches(data, segments.into_iter());
         let dropout = Some(Dropout { rng: self.rng, step: step.index });
         let regularizers = Regularizers { dropout, z_loss: recipe.optimizer.z_loss as f32 };
-        let (grads, pool) = (&mut self.grads, &mut self.pool);
-        let found = gradient_unless(cancel, self.model, &weights.params, &batches, regularizers, grads, pool)?;
-        let grad_norm = global_norm(&self.grads);
+        let (params, grads, pool) = (weights.params.slice(), self.grads.slice_mut(), &mut self.pool);
+        let found = gradient_unless(cancel, self.model, params, &batches, regularizers, grads, pool)?;
+        let grad_norm = self.pool.device().norm(self.grads.slice())?;
         Ok(found.map(|(loss, rows, targets)| Outcome { loss, grad_norm, rows, targets, words }))
     }
 
@@ -222,7 +235,7 @@ impl Stepper<'_> {
     ///
     /// # Errors
     /// The engine's.
-    pub fn update(&self, found: &Outcome, lr: f64, weights: &mut Weights) -> Result<()> {
+    pub fn update(&self, found: &Outcome, lr: f64, weights: &mut Weights<Buffer>) -> Result<()> {
         if found.targets == 0 {
             return Ok(());
         }
@@ -230,34 +243,12 @@ impl Stepper<'_> {
         weights.t += 1;
         let update = Update { t: weights.t, lr, grad_scale: clip_coefficient(found.grad_norm, recipe.optimizer.clip) };
         let Weights { params, m, v, ema, .. } = weights;
-        optimizer(recipe).step(self.model.layout(), params, &self.grads, m, v, update)?;
+        let (device, grads) = (self.pool.device(), self.grads.slice());
+        let of = Trained { params: params.slice_mut(), grads, m: m.slice_mut(), v: v.slice_mut() };
+        device.update(&optimizer(recipe), self.model.layout(), of, update)?;
         if let Some(ema) = ema {
-            average(ema, params, recipe.optimizer.ema_decay);
+            device.average(ema.slice_mut(), params.slice(), recipe.optimizer.ema_decay)?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_average_is_the_sum_of_the_weights_past() {
-        // More than one task's values, and updates enough to forget the beginning by 0.9^20.
-        let params =
-            |t: u32| -> Vec<f32> { (0..70_000).map(|i| (f64::from(i * (t + 3) % 97) / 97.0) as f32).collect() };
-        let mut ema = params(0);
-        for t in 1..=20 {
-            average(&mut ema, &params(t), 0.9);
-        }
-        let all: Vec<Vec<f32>> = (0..=20).map(params).collect();
-        for i in (0..70_000).step_by(997) {
-            let past = (1..=20).map(|t| 0.1 * 0.9f64.powi(20 - t) * f64::from(all[t as usize][i])).sum::<f64>();
-            let want = 0.9f64.powi(20) * f64::from(all[0][i]) + past;
-            assert!((f64::from(ema[i]) - want).abs() < 1e-6, "{i}: {} {want}", ema[i]);
-        }
-        average(&mut ema, &all[3], 0.0);
-        assert!(ema.iter().zip(&all[3]).all(|(e, p)| (e - p).abs() < 1e-7), "a decay of 0 is the weights");
     }
 }

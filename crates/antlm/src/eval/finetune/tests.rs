@@ -124,9 +124,9 @@ fn gradients_agree_with_finite_differences() {
         let packed = classifier.rows(rows.iter().map(|row| &row.ids[..]), 0);
         let mut pool = Pool::default();
         let mut grads = vec![0.0; params.len()];
-        let mut tape = Tape::new(&params, Some(&mut grads), None, &mut pool).unwrap();
+        let mut tape = Tape::new(&params, Some((&mut grads).into()), None, &mut pool).unwrap();
         classifier.loss(&mut tape, &packed, &labels(&rows), 1.0).unwrap();
-        tape.backward();
+        tape.backward().unwrap();
         let mut loss = |params: &[f32]| -> f64 {
             let mut tape = Tape::new(params, None, None, &mut pool).unwrap();
             let nll = classifier.loss(&mut tape, &packed, &labels(&rows), 1.0).unwrap();
@@ -188,7 +188,7 @@ fn packed_texts_are_read_as_alone() {
         let mut logits = |rows: &[Example]| {
             let mut tape = Tape::new(&params, None, None, &mut pool).unwrap();
             let y = classifier.logits(&mut tape, &classifier.rows(rows.iter().map(|row| &row.ids[..]), 0)).unwrap();
-            tape.value(y).to_vec()
+            tape.read(y).unwrap().into_owned()
         };
         let together = logits(&rows);
         let alone: Vec<f32> = rows.chunks(1).flat_map(&mut logits).collect();

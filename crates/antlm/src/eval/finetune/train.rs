@@ -1,7 +1,8 @@
 //! The loop of a fine-tuning: epochs of steps, a look at the file that chooses the epoch after each, the best
 //! parameters kept. A row is packed, not padded: what it becomes does not depend on its neighbours.
 
-use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
+use antlm_nn::device::{Buffer, Slice, Trained};
+use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient};
 use antlm_nn::rng::{Rng, Stream};
 use antlm_nn::tape::{Dropout, Pool, Tape};
 
@@ -88,9 +89,11 @@ impl Job<'_> {
         let (rng, curve, total) = (Rng::new(self.seed), settings.curve(), per_epoch * u64::from(settings.epochs));
         let (beta1, beta2) = BETAS;
         let adamw = Optimizer { rule: Rule::AdamW, beta1, beta2, eps: EPS, weight_decay: settings.weight_decay };
-        let mut params = classifier.init(self.trained, self.seed);
-        let mut best = params.clone();
-        let [mut m, mut v, mut grads] = std::array::from_fn(|_| vec![0.0; params.len()]);
+        let device = pool.device().clone();
+        let mut best = classifier.init(self.trained, self.seed);
+        let mut params = device.buffer(best.clone())?;
+        let zeros = || device.buffer(vec![0.0; best.len()]);
+        let (mut m, mut v, mut grads) = (zeros()?, zeros()?, zeros()?);
         let (mut step, mut choice) = (0, Choice::default());
         for epoch in 1..=settings.epochs {
             let order = rng.permutation(Stream::ORDER, epoch - 1, train.len() as u32);
@@ -100,21 +103,22 @@ impl Job<'_> {
                 let loss = self.gradient(&params, &batch, dropout, &mut grads, pool, &mut |tokens, loss| {
                     watch(Moment::Trained { epoch, step: step + 1, loss, tokens })
                 })?;
-                let norm = global_norm(&grads);
+                let norm = device.norm(grads.slice())?;
                 if !(loss.is_finite() && norm.is_finite()) {
                     let advice = "try a lower learning rate: --set lr=1e-5".into();
                     return Err(Error::Diverged { step: step as u32, loss, grad_norm: norm, advice });
                 }
                 let grad_scale = if settings.clip > 0.0 { clip_coefficient(norm, settings.clip) } else { 1.0 };
                 let update = Update { t: step + 1, lr: settings.lr * curve.factor(step, total), grad_scale };
-                adamw.step(classifier.layout(), &mut params, &grads, &mut m, &mut v, update)?;
+                let (params, m, v) = (params.slice_mut(), m.slice_mut(), v.slice_mut());
+                device.update(&adamw, classifier.layout(), Trained { params, grads: grads.slice(), m, v }, update)?;
                 step += 1;
             }
             let predicted = predict(classifier, &params, self.choose, pool, watch)?;
             let score = self.metric.score(&predicted, &labels(self.choose));
             watch(Moment::Epoch { epoch, score: 100.0 * score })?;
             if choice.is_best(score, settings) {
-                best.copy_from_slice(&params);
+                best.copy_from_slice(&params.read()?);
             }
             if settings.patience > 0 && choice.waited >= settings.patience {
                 break;
@@ -126,23 +130,23 @@ impl Job<'_> {
     /// Mean loss of a batch, and its gradient into `grads`. `tell` is called after every pass with its tokens and loss.
     fn gradient(
         &self,
-        params: &[f32],
+        params: &Buffer,
         batch: &[&Example],
         dropout: Dropout,
-        grads: &mut [f32],
+        grads: &mut Buffer,
         pool: &mut Pool,
         tell: &mut dyn FnMut(u64, f64) -> Result<()>,
     ) -> Result<f64> {
-        antlm_nn::kernels::clear(grads);
+        pool.device().clear(grads.slice_mut())?;
         let weight = 1.0 / batch.len() as f32;
         let (mut sum, mut first) = (0.0, 0);
         for part in passes(batch) {
             let rows = self.classifier.rows(part.iter().map(|example| &example.ids[..]), first);
             let tokens = rows.ids.len() as u32;
             let labels: Vec<u32> = part.iter().map(|example| example.label).collect();
-            let mut tape = Tape::new(params, Some(&mut *grads), Some(dropout), pool)?;
+            let mut tape = Tape::new(params, Some(grads.slice_mut()), Some(dropout), pool)?;
             let nll = self.classifier.loss(&mut tape, &rows, &labels, weight)?;
-            tape.backward();
+            tape.backward()?;
             first += tokens;
             let of_part: f64 = nll.iter().map(|&x| f64::from(x)).sum();
             sum += of_part;
@@ -196,20 +200,20 @@ pub fn labels(examples: &[Example]) -> Vec<u32> {
 ///
 /// # Errors
 /// [`Error::Usage`] for a logit that is no number; what `watch` says.
-pub fn predict(
+pub fn predict<'a>(
     classifier: &Classifier,
-    params: &[f32],
+    params: impl Into<Slice<'a>>,
     examples: &[Example],
     pool: &mut Pool,
     watch: Watch<'_>,
 ) -> Result<Vec<u32>> {
-    let all: Vec<&Example> = examples.iter().collect();
+    let (params, all): (Slice<'_>, Vec<&Example>) = (params.into(), examples.iter().collect());
     let mut predicted = Vec::with_capacity(all.len());
     for part in passes(&all) {
         let rows = classifier.rows(part.iter().map(|example| &example.ids[..]), 0);
         let mut tape = Tape::new(params, None, None, pool)?;
         let logits = classifier.logits(&mut tape, &rows)?;
-        for row in tape.value(logits).chunks_exact(logits.cols) {
+        for row in tape.read(logits)?.chunks_exact(logits.cols) {
             if row.iter().any(|x| x.is_nan()) {
                 return Err(Error::Usage("the model gives NaN for a text; its weights are broken".into()));
             }

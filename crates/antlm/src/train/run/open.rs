@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
+use antlm_nn::device::Device;
 use antlm_nn::rng::Rng;
 
 use super::Run;
@@ -220,7 +221,7 @@ impl Run {
             prepared: Rc::new(prepared),
             folder,
             hashes,
-            weights,
+            weights: weights.on(&Device::Cpu)?,
             seen: BTreeMap::new(),
             step: 0,
             health: Memory::default(),
