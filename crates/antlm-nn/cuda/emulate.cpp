@@ -2,6 +2,7 @@
 //
 // Requests begin with a letter; numbers are 8 bytes, little endian; text and data are a number of bytes and the bytes.
 //   A bytes                    memory of that size, full of NaN -> its address
+//   F address                  gives memory back
 //   W address data             writes
 //   R address bytes            -> that many bytes
 //   L seed grid_x grid_y threads shared name count arguments   runs a kernel -> text, empty when all went well
@@ -65,13 +66,15 @@ static std::string launch() {
 }
 
 int main() {
-    std::vector<std::unique_ptr<unsigned char[]>> memory;
+    std::map<u64, std::unique_ptr<unsigned char[]>> memory;
     for (int request = std::getchar(); request != EOF; request = std::getchar()) {
         if (request == 'A') {
             auto block = emulate::Machine::nan_bytes(number());
             const u64 address = reinterpret_cast<u64>(block.get());
-            memory.push_back(std::move(block));
+            memory.emplace(address, std::move(block));
             answer(&address, sizeof(address));
+        } else if (request == 'F') {
+            memory.erase(number());
         } else if (request == 'W') {
             const u64 address = number();
             const std::string data = text();

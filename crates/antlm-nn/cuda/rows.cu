@@ -21,6 +21,12 @@ KERNEL(128, scatter_rows,
     *to = sum;
 }
 
+// Adds x [d] to every row of y [n, d]; without `add` every row becomes x. Grid: any.
+KERNEL(256, add_rows, (u32 n, u32 d, u32 add, const float* x, float* y)) {
+    const u64 all = static_cast<u64>(n) * d;
+    for (u64 i = first_value(); i < all; i += all_threads()) y[i] = add ? y[i] + x[i % d] : x[i % d];
+}
+
 // Column sums of x [n, cols] in blocks of 64 rows: partials [ceil(n / 64), cols]. Grid: (ceil(cols / 128), ceil(n / 64)).
 KERNEL(128, column_sums, (u32 n, u32 cols, const float* x, float* partials)) {
     float sum = 0.0f;

@@ -22,6 +22,12 @@ pub enum Error {
         /// How many tensors there are.
         count: usize,
     },
+    /// A graphics card has no memory left, is lost, or is none.
+    #[error("{what}")]
+    Card {
+        /// What happened on which card, and what can be done.
+        what: String,
+    },
     /// An index (token id, row, segment bound) is outside its range.
     #[error("{op}: {what} {index} is outside 0..{limit}")]
     Range {

@@ -69,6 +69,11 @@ impl Rng {
         Rng { key: [seed as u32, (seed >> 32) as u32] }
     }
 
+    /// The seed's halves.
+    pub(crate) fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
     /// The four values of columns `4 * quad .. 4 * quad + 4`.
     #[inline(always)]
     pub fn quad(&self, stream: Stream, step: u32, row: u32, quad: u32) -> [u32; 4] {

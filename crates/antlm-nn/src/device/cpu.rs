@@ -6,21 +6,25 @@ use super::{
     Attended, AttentionBackward, Buffer, Classifier, ClassifierGrads, Dropping, LayerNorm, Linear, Operations, Slice,
     SliceMut, Trained,
 };
-use crate::Result;
 use crate::kernels::attention::{self, Backward, Operands, Spec};
 use crate::kernels::classifier;
-use crate::kernels::matmul::{Into, Mat, MatMut, Threads, matmul};
+use crate::kernels::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use crate::kernels::past::{self, Past};
 use crate::kernels::rope::{self, Table};
 use crate::kernels::{self, activation, norm};
 use crate::optim::{self, Optimizer, Update};
 use crate::params::Layout;
+use crate::{Error, Result};
 
 /// The CPU.
 #[derive(Debug)]
 pub struct Cpu;
 
 impl Operations for Cpu {
+    fn has(&self, x: Slice<'_>) -> bool {
+        matches!(x, Slice::Host(_))
+    }
+
     fn room(&self, len: usize) -> Result<Buffer> {
         Ok(Buffer::Host(Vec::with_capacity(len)))
     }
@@ -71,7 +75,7 @@ impl Operations for Cpu {
         residual: Option<Slice<'_>>,
         y: SliceMut<'_>,
     ) -> Result<()> {
-        let (Linear { n, inner, out, weight }, y) = (of, y.host());
+        let (Linear { n, inner, out, weight, precision }, y) = (of, y.host());
         let mut into = Into::Write;
         if let Some(residual) = residual {
             y.copy_from_slice(residual.host());
@@ -85,6 +89,7 @@ impl Operations for Cpu {
             into = Into::Add;
         }
         let (a, w) = (Mat::new(x.host(), n, inner), Mat::new(weight.host(), out, inner));
+        only_f32(precision)?;
         matmul(MatMut::new(y, n, out), into, 1.0, a, w.t(), Threads::All);
         Ok(())
     }
@@ -98,7 +103,8 @@ impl Operations for Cpu {
         gx: SliceMut<'_>,
         add: bool,
     ) -> Result<()> {
-        let Linear { n, inner, out, weight } = of;
+        let Linear { n, inner, out, weight, precision } = of;
+        only_f32(precision)?;
         let g = Mat::new(gy.host(), n, out);
         let gw = MatMut::new(gw.host(), out, inner);
         matmul(gw, Into::Add, 1.0, g.t(), Mat::new(x.host(), n, inner), Threads::All);
@@ -259,7 +265,8 @@ impl Operations for Cpu {
         grads: Option<ClassifierGrads<'_>>,
         logits: &mut Buffer,
     ) -> Result<()> {
-        let Classifier { d, table, bias } = layer;
+        let Classifier { d, table, bias, precision } = layer;
+        only_f32(precision)?;
         let layer = classifier::Classifier { d, table: table.host(), bias: bias.map(Slice::host) };
         let grads = grads.map(|of| {
             let ClassifierGrads { x, table, bias, weight, z } = of;
@@ -294,5 +301,16 @@ impl<'a> LayerNorm<'a> {
 impl<'a> Attended<'a> {
     fn host(self) -> Operands<'a> {
         Operands { qkv: self.qkv.host(), positions: self.positions.map(Slice::host), bounds: self.bounds }
+    }
+}
+
+/// The CPU's products are f32.
+fn only_f32(precision: Precision) -> Result<()> {
+    match precision {
+        Precision::F32 => Ok(()),
+        Precision::Bf16 => {
+            let (expected, got) = ("products in f32 on the CPU".into(), "bf16".into());
+            Err(Error::Shape { op: "precision", expected, got })
+        }
     }
 }

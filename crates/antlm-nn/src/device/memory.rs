@@ -3,13 +3,19 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::cuda::{Memory, View};
 use crate::{Error, Result};
+
+/// A mistake of the engine's: whoever begins a pass is checked (`Tape::new`), and everything else comes from its pool.
+const ELSEWHERE: &str = "values of another device than the operation's";
 
 /// f32 values in the memory of a device.
 #[derive(Debug)]
 pub enum Buffer {
     /// In the memory of this process.
     Host(Vec<f32>),
+    /// On a card.
+    Card(Memory),
 }
 
 impl Default for Buffer {
@@ -30,6 +36,7 @@ impl Buffer {
     pub fn len(&self) -> usize {
         match self {
             Buffer::Host(values) => values.len(),
+            Buffer::Card(memory) => memory.len(),
         }
     }
 
@@ -42,6 +49,7 @@ impl Buffer {
     pub fn capacity(&self) -> usize {
         match self {
             Buffer::Host(values) => values.capacity(),
+            Buffer::Card(memory) => memory.capacity(),
         }
     }
 
@@ -49,6 +57,7 @@ impl Buffer {
     pub(crate) fn set_len(&mut self, len: usize) {
         match self {
             Buffer::Host(values) => values.resize(len, 0.0),
+            Buffer::Card(memory) => memory.set_len(len),
         }
     }
 
@@ -59,6 +68,7 @@ impl Buffer {
     pub(crate) fn vec(&mut self) -> &mut Vec<f32> {
         match self {
             Buffer::Host(values) => values,
+            Buffer::Card(_) => panic!("{ELSEWHERE}"),
         }
     }
 
@@ -66,6 +76,7 @@ impl Buffer {
     pub fn slice(&self) -> Slice<'_> {
         match self {
             Buffer::Host(values) => Slice::Host(values),
+            Buffer::Card(memory) => Slice::Card(memory.view()),
         }
     }
 
@@ -73,6 +84,7 @@ impl Buffer {
     pub fn slice_mut(&mut self) -> SliceMut<'_> {
         match self {
             Buffer::Host(values) => SliceMut::Host(values),
+            Buffer::Card(memory) => SliceMut::Card(memory.view()),
         }
     }
 
@@ -90,6 +102,8 @@ impl Buffer {
 pub enum Slice<'a> {
     /// In the memory of this process.
     Host(&'a [f32]),
+    /// On a card.
+    Card(View<'a>),
 }
 
 impl<'a> From<&'a [f32]> for Slice<'a> {
@@ -115,6 +129,7 @@ impl<'a> Slice<'a> {
     pub fn len(self) -> usize {
         match self {
             Slice::Host(values) => values.len(),
+            Slice::Card(view) => view.len(),
         }
     }
 
@@ -130,6 +145,7 @@ impl<'a> Slice<'a> {
     pub fn part(self, range: Range<usize>) -> Slice<'a> {
         match self {
             Slice::Host(values) => Slice::Host(&values[range]),
+            Slice::Card(view) => Slice::Card(view.part(range)),
         }
     }
 
@@ -140,6 +156,18 @@ impl<'a> Slice<'a> {
     pub fn host(self) -> &'a [f32] {
         match self {
             Slice::Host(values) => values,
+            Slice::Card(_) => panic!("{ELSEWHERE}"),
+        }
+    }
+
+    /// The values on a card: for its operations, which are given no others.
+    ///
+    /// # Panics
+    /// For values in the memory of this process.
+    pub(crate) fn card(self) -> View<'a> {
+        match self {
+            Slice::Host(_) => panic!("{ELSEWHERE}"),
+            Slice::Card(view) => view,
         }
     }
 
@@ -150,6 +178,7 @@ impl<'a> Slice<'a> {
     pub fn read(self) -> Result<Cow<'a, [f32]>> {
         match self {
             Slice::Host(values) => Ok(Cow::Borrowed(values)),
+            Slice::Card(view) => Ok(Cow::Owned(view.read()?)),
         }
     }
 }
@@ -159,6 +188,8 @@ impl<'a> Slice<'a> {
 pub enum SliceMut<'a> {
     /// In the memory of this process.
     Host(&'a mut [f32]),
+    /// On a card.
+    Card(View<'a>),
 }
 
 impl<'a> From<&'a mut [f32]> for SliceMut<'a> {
@@ -194,6 +225,7 @@ impl<'a> SliceMut<'a> {
     pub fn as_slice(&self) -> Slice<'_> {
         match self {
             SliceMut::Host(values) => Slice::Host(values),
+            SliceMut::Card(view) => Slice::Card(*view),
         }
     }
 
@@ -204,6 +236,7 @@ impl<'a> SliceMut<'a> {
     pub fn part(&mut self, range: Range<usize>) -> SliceMut<'_> {
         match self {
             SliceMut::Host(values) => SliceMut::Host(&mut values[range]),
+            SliceMut::Card(view) => SliceMut::Card(view.part(range)),
         }
     }
 
@@ -211,6 +244,7 @@ impl<'a> SliceMut<'a> {
     pub fn all(&mut self) -> SliceMut<'_> {
         match self {
             SliceMut::Host(values) => SliceMut::Host(values),
+            SliceMut::Card(view) => SliceMut::Card(*view),
         }
     }
 
@@ -231,6 +265,7 @@ impl<'a> SliceMut<'a> {
                 // Checked above.
                 Err(error) => unreachable!("{error}"),
             },
+            SliceMut::Card(view) => Ok(ranges.map(|range| SliceMut::Card(view.part(range)))),
         }
     }
 
@@ -241,6 +276,18 @@ impl<'a> SliceMut<'a> {
     pub fn host(self) -> &'a mut [f32] {
         match self {
             SliceMut::Host(values) => values,
+            SliceMut::Card(_) => panic!("{ELSEWHERE}"),
+        }
+    }
+
+    /// The values on a card: for its operations, which are given no others.
+    ///
+    /// # Panics
+    /// For values in the memory of this process.
+    pub(crate) fn card(self) -> View<'a> {
+        match self {
+            SliceMut::Host(_) => panic!("{ELSEWHERE}"),
+            SliceMut::Card(view) => view,
         }
     }
 }

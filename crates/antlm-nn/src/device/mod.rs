@@ -10,12 +10,14 @@ use std::sync::Arc;
 use crate::Result;
 use crate::kernels::attention::Spec;
 use crate::kernels::dropout::{Rows, Site};
+use crate::kernels::matmul::Precision;
 use crate::kernels::past::Past;
 use crate::kernels::rope::Table;
 use crate::optim::{Optimizer, Update};
 use crate::params::Layout;
 
 mod cpu;
+pub mod cuda;
 mod memory;
 
 pub use memory::{Buffer, Slice, SliceMut};
@@ -26,6 +28,8 @@ pub enum Device {
     /// This machine's processor, by [`kernels`](crate::kernels).
     #[default]
     Cpu,
+    /// An NVIDIA card.
+    Cuda(Arc<cuda::Cuda>),
 }
 
 impl Deref for Device {
@@ -34,15 +38,17 @@ impl Deref for Device {
     fn deref(&self) -> &(dyn Operations + 'static) {
         match self {
             Device::Cpu => &cpu::Cpu,
+            Device::Cuda(cuda) => &**cuda,
         }
     }
 }
 
 impl std::fmt::Display for Device {
-    /// As on the command line: `cpu`.
+    /// As on the command line: `cpu`, `cuda:0`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(cuda) => f.write_str(&cuda.driver().name()),
         }
     }
 }
@@ -72,6 +78,8 @@ pub struct Linear<'a> {
     pub out: usize,
     /// `[out, inner]`.
     pub weight: Slice<'a>,
+    /// The numbers that are multiplied.
+    pub precision: Precision,
 }
 
 /// The operands of attention.
@@ -83,6 +91,8 @@ pub struct Attended<'a> {
     pub positions: Option<Slice<'a>>,
     /// Starts of the segments, and `n` at the end.
     pub bounds: &'a Arc<[u32]>,
+    /// The numbers that are multiplied. The CPU's are f32 in any case.
+    pub precision: Precision,
 }
 
 /// What attention's forward pass left, the gradient that comes in, and where those of its operands go.
@@ -109,6 +119,8 @@ pub struct Classifier<'a> {
     pub table: Slice<'a>,
     /// `[V]`.
     pub bias: Option<Slice<'a>>,
+    /// The numbers that are multiplied.
+    pub precision: Precision,
 }
 
 /// What the loss adds gradients to.
@@ -145,6 +157,8 @@ pub struct Trained<'a> {
 /// # Errors
 /// Those of a card: no memory left, or lost. The CPU has none.
 pub trait Operations: Send + Sync + std::fmt::Debug {
+    /// Whether these values are in its memory.
+    fn has(&self, x: Slice<'_>) -> bool;
     /// Memory for at least `len` values, with none in it yet.
     fn room(&self, len: usize) -> Result<Buffer>;
     /// These values in the device's memory; they move there, or stay where they are.

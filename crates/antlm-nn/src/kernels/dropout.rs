@@ -26,6 +26,12 @@ impl Site {
         (threshold > 0).then_some(Site { rng, stream: Stream::dropout(site), step, threshold })
     }
 
+    /// The seed's halves, the stream, the step, and the threshold: what a card makes the same masks of.
+    pub(crate) fn numbers(&self) -> [u32; 5] {
+        let [low, high] = self.rng.key();
+        [low, high, self.stream.0, self.step, u32::from(self.threshold)]
+    }
+
     /// 1 / (1 - p): what the kept values are multiplied with.
     #[inline(always)]
     pub fn scale(&self) -> f32 {

@@ -84,6 +84,16 @@ pub enum Threads {
     All,
 }
 
+/// The numbers that are multiplied; sums are f32 in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precision {
+    /// The operands as they are.
+    #[default]
+    F32,
+    /// The operands rounded to bf16, to nearest even.
+    Bf16,
+}
+
 /// `c = alpha * a b` or `c += alpha * a b`.
 ///
 /// # Panics

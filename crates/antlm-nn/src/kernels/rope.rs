@@ -30,6 +30,11 @@ impl Table {
         2 * self.half
     }
 
+    /// Cosines and sines, `[positions, h/2]` each.
+    pub(crate) fn parts(&self) -> (&[f32], &[f32]) {
+        (&self.cos, &self.sin)
+    }
+
     /// Number of positions in the table.
     pub fn positions(&self) -> usize {
         self.cos.len() / self.half.max(1)

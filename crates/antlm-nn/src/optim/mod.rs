@@ -75,6 +75,18 @@ struct Block<'a> {
 }
 
 impl Optimizer {
+    /// Refuses buffers of another length than the layout's, and an update number 0.
+    pub(crate) fn check(layout: &Layout, lengths: [usize; 4], at: Update) -> Result<()> {
+        if lengths == [layout.len(); 4] && at.t > 0 {
+            return Ok(());
+        }
+        Err(Error::Shape {
+            op: "optimizer step",
+            expected: format!("four buffers of {} values and an update number from 1 on", layout.len()),
+            got: format!("lengths {lengths:?}, update {}", at.t),
+        })
+    }
+
     /// One update of all parameters in place. `params`, `grads` and both moments have `layout`'s length.
     ///
     /// # Errors
@@ -88,14 +100,7 @@ impl Optimizer {
         v: &mut [f32],
         at: Update,
     ) -> Result<()> {
-        let lengths = [params.len(), grads.len(), m.len(), v.len()];
-        if lengths != [layout.len(); 4] || at.t == 0 {
-            return Err(Error::Shape {
-                op: "optimizer step",
-                expected: format!("four buffers of {} values and an update number from 1 on", layout.len()),
-                got: format!("lengths {lengths:?}, update {}", at.t),
-            });
-        }
+        Self::check(layout, [params.len(), grads.len(), m.len(), v.len()], at)?;
         let c = kernels::Coefficients::new(self, at);
         let mut blocks = cut(layout, params, grads, m, v);
         match self.rule {

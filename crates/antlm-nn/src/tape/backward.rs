@@ -41,7 +41,7 @@ impl Tape<'_> {
             }
             Op::Linear { x, weight, bias, residual, y } => {
                 let Some(gy) = grads.take(y) else { return Ok(()) };
-                let of = linear_of(self.params, x, weight);
+                let of = linear_of(self.params, x, weight, self.precision);
                 grads.update(self.pool, x, |gx, add| {
                     let gw = flat.part(weight.range());
                     self.device.linear_backward(of, self.values[x.id].slice(), gy.slice(), gw, gx, add)
@@ -90,8 +90,12 @@ impl Tape<'_> {
                 let Some(gy) = grads.take(y) else { return Ok(()) };
                 let mut gqkv = self.pool.take(qkv.rows * qkv.cols)?;
                 let mut gpositions = positions.map(|p| self.pool.take(p.rows * p.cols)).transpose()?;
-                let of =
-                    Attended { qkv: self.value(qkv), positions: positions.map(|p| self.value(p)), bounds: &bounds };
+                let of = Attended {
+                    qkv: self.value(qkv),
+                    positions: positions.map(|p| self.value(p)),
+                    bounds: &bounds,
+                    precision: self.precision,
+                };
                 let backward = AttentionBackward {
                     o: self.value(y),
                     stats: self.value(stats),

@@ -6,6 +6,7 @@ use super::{Act, Attention, Drop, Dropped, Norm, Op, Tape};
 use crate::device::{Attended, Classifier, ClassifierGrads, LayerNorm, Linear, Slice};
 use crate::kernels::attention::Spec;
 use crate::kernels::dropout::{HEAD_COLUMNS, Rows, Site};
+use crate::kernels::matmul::Precision;
 use crate::kernels::rope;
 use crate::params::View;
 use crate::relative::RELATIVE_ROWS;
@@ -88,7 +89,7 @@ impl Tape<'_> {
         let fits = residual.is_none_or(|r| (r.rows, r.cols) == (x.rows, out));
         check(fits, "linear", format!("a residual of {:?}", (x.rows, out)), format!("{residual:?}"))?;
         let y = self.push(x.rows, out, |tape, y| {
-            let of = linear_of(tape.params, x, weight);
+            let of = linear_of(tape.params, x, weight, tape.precision);
             let (bias, residual) = (bias.map(|b| tape.parameter(b)), residual.map(|r| tape.value(r)));
             tape.device.linear(of, tape.value(x), bias, residual, y)
         })?;
@@ -206,8 +207,9 @@ impl Tape<'_> {
         };
         let spec = Spec { heads: spec.heads, d, scale: spec.scale, causal: spec.causal, drop };
         let mut stats = self.pool.take(n * 2 * spec.heads)?;
+        let precision = self.precision;
         let y = self.push(n, d, |tape, y| {
-            let of = Attended { qkv: tape.value(qkv), positions: positions.map(|p| tape.value(p)), bounds };
+            let of = Attended { qkv: tape.value(qkv), positions: positions.map(|p| tape.value(p)), bounds, precision };
             tape.device.attention(spec, of, y, stats.slice_mut())
         })?;
         let stats = self.keep(stats, n, 2 * spec.heads);
@@ -313,7 +315,8 @@ impl Tape<'_> {
             format!("{bias:?}"),
         )?;
         check_below("classifier_loss", "target", targets, table.rows)?;
-        let layer = Classifier { d: x.cols, table: self.parameter(table), bias: bias.map(|b| self.parameter(b)) };
+        let (values, of_bias, precision) = (self.parameter(table), bias.map(|b| self.parameter(b)), self.precision);
+        let layer = Classifier { d: x.cols, table: values, bias: of_bias, precision };
         let mut nll = vec![0.0; x.rows];
         let mut gx = self.grads.is_some().then(|| self.pool.take(x.rows * x.cols)).transpose()?;
         let grads = match (&mut self.grads, &mut gx) {
@@ -340,8 +343,9 @@ impl Tape<'_> {
 }
 
 /// The product of [`Tape::linear`].
-pub(super) fn linear_of(params: Slice<'_>, x: Act, weight: View) -> Linear<'_> {
-    Linear { n: x.rows, inner: weight.cols, out: weight.rows, weight: params.part(weight.range()) }
+pub(super) fn linear_of(params: Slice<'_>, x: Act, weight: View, precision: Precision) -> Linear<'_> {
+    let View { rows: out, cols: inner, .. } = weight;
+    Linear { n: x.rows, inner, out, weight: params.part(weight.range()), precision }
 }
 
 /// The norm of [`Tape::layer_norm`].

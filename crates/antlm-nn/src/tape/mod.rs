@@ -12,6 +12,7 @@ use crate::Result;
 use crate::device::{Buffer, Device, Slice, SliceMut};
 use crate::kernels::attention;
 use crate::kernels::dropout::{Rows, Site};
+use crate::kernels::matmul::Precision;
 use crate::kernels::rope;
 use crate::params::View;
 use crate::rng::Rng;
@@ -253,6 +254,7 @@ pub struct Tape<'a> {
     device: Device,
     pool: &'a mut Pool,
     dropout: Option<Dropout>,
+    precision: Precision,
     values: Vec<Buffer>,
     ops: Vec<Op>,
 }
@@ -269,7 +271,7 @@ impl<'a> Tape<'a> {
     /// A pass over `params` (a flat buffer) on the device of `pool`, whose memory they are in. With `grads` (as long) it can be run backward; with `dropout` it drops.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) when the two buffers differ in length.
+    /// [`Error::Shape`](crate::Error::Shape) when the two buffers differ in length, or are on another device.
     pub fn new(
         params: impl Into<Slice<'a>>,
         grads: Option<SliceMut<'a>>,
@@ -280,7 +282,17 @@ impl<'a> Tape<'a> {
         if let Some(grads) = &grads {
             check(grads.len() == params.len(), "tape", format!("{} gradients", params.len()), grads.len())?;
         }
-        Ok(Tape { params, grads, device, pool, dropout, values: Vec::new(), ops: Vec::new() })
+        let there = device.has(params) && grads.as_ref().is_none_or(|grads| device.has(grads.as_slice()));
+        check(there, "tape", format!("values on {device}, where the pool's buffers are"), "values elsewhere")?;
+        let precision = Precision::F32;
+        Ok(Tape { params, grads, device, pool, dropout, precision, values: Vec::new(), ops: Vec::new() })
+    }
+
+    /// The same pass with the products of [`linear`](Tape::linear) and [`classifier_loss`](Tape::classifier_loss), and of
+    /// their gradients, in these numbers; on a card those of [`attention`](Tape::attention), too. Everything else is f32.
+    pub fn with_precision(mut self, precision: Precision) -> Tape<'a> {
+        self.precision = precision;
+        self
     }
 
     /// The numbers of a value, row-major; a copy where they are on a card.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use antlm_nn::device::Slice;
 use antlm_nn::kernels::past::Past;
 use antlm_nn::kernels::rope::Table;
 use antlm_nn::tape::{Act, Pool, Tape};
@@ -30,7 +31,7 @@ impl Model {
     ///
     /// # Errors
     /// The engine's, for parameters that are not this model's.
-    pub fn cache(&self, params: &[f32], pool: &mut Pool) -> Result<Cache> {
+    pub fn cache<'a>(&self, params: impl Into<Slice<'a>>, pool: &'a mut Pool) -> Result<Cache> {
         Ok(match self {
             Model::LtgBert(m) => m.cache(&mut Tape::new(params, None, None, pool)?)?,
             Model::Llama(m) => m.cache()?,

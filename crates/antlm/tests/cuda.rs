@@ -1,0 +1,237 @@
+//! Whole steps of small models on an emulated NVIDIA card, against the CPU's. Needs a C++ compiler.
+
+mod common;
+
+use std::sync::Arc;
+
+use antlm::model::{Config, Kind, Model};
+use antlm::objective::Objective;
+use antlm::objective::stream::{Order, Step};
+use antlm::recipe::Recipe;
+use antlm::text::dataset::Dataset;
+use antlm::train::step::{Outcome, Packing, Stepper, Weights};
+use antlm_nn::device::Device;
+use antlm_nn::device::cuda::{Cuda, Emulated};
+use antlm_nn::kernels::matmul::Precision;
+use antlm_nn::rng::Rng;
+use antlm_nn::tape::{Dropout, Pool, Tape};
+use common::{difference, largest};
+
+/// A card whose threads run in an order of this seed.
+fn card(seed: u64) -> Device {
+    Device::Cuda(Arc::new(Cuda::new(Arc::new(Emulated::start(seed, 1 << 30).unwrap()))))
+}
+
+/// A small model of each family with sizes that fill no warp, with dropout where the family has it; averaged weights,
+/// z-loss, several micro-batches a step.
+fn recipe(name: &str) -> Recipe {
+    let mut recipe = Recipe::load(name, &[]).unwrap();
+    let dropout = if recipe.model.kind == Kind::LtgBert { 0.1 } else { 0.0 };
+    recipe.model = Config {
+        layers: 2,
+        hidden: 54,
+        heads: 3,
+        intermediate: 70,
+        vocab_size: 330,
+        hidden_dropout: dropout,
+        attention_dropout: dropout,
+        ..recipe.model
+    };
+    (recipe.seq_len, recipe.batch.segments, recipe.batch.micro_tokens) = (48, 5, 130);
+    (recipe.optimizer.ema_decay, recipe.optimizer.z_loss) = (0.5, 0.01);
+    // Adam's update divides by the root of the second moment, so where a gradient is nearly 0 its last bits would become
+    // the whole update. With this in the divisor an update follows the gradient smoothly.
+    recipe.optimizer.eps = 0.01;
+    recipe
+}
+
+const FAMILIES: [&str; 2] = ["antlm-ltg-bert-tiny", "antlm-babyllama-tiny"];
+
+/// What three steps, one of each objective, leave on a device: parameters, moments, average, gradient; and their outcomes.
+fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset, device: &Device) -> (Vec<Vec<f32>>, Vec<Outcome>) {
+    let params = model.init(1);
+    let (grads, rng) = (device.buffer(vec![0.0; params.len()]).unwrap(), Rng::new(2));
+    let (order, pool) = (Order::new(rng, data.len()), Pool::of(device.clone()));
+    let mut stepper = Stepper { recipe, model, data, rng, order, grads, pool };
+    let mut weights = Weights::new(params, true).on(device).unwrap();
+    let n = u64::from(recipe.batch.segments);
+    let outcomes = (0..).zip([Objective::Clm, Objective::Mlm, Objective::Mntp]).map(|(index, objective)| {
+        let at = u64::from(index);
+        let positions = at * n..(at + 1) * n;
+        let step = Step { index, block: 0, in_block: at, objective, positions, ends_block: false, ends_epoch: None };
+        let found = stepper.gradient(&step, &weights, &|| None).unwrap().unwrap();
+        stepper.update(&found, 0.003, &mut weights).unwrap();
+        found
+    });
+    let outcomes = outcomes.collect();
+    let numbers = [&weights.params, &weights.m, &weights.v, weights.ema.as_ref().unwrap(), &stepper.grads];
+    (numbers.map(|x| x.read().unwrap().into_owned()).into(), outcomes)
+}
+
+/// What differs is the order of sums: of attention, of the softmax over the vocabulary, of norms. Each rounds by 6e-8 of
+/// itself, some hundred times from the input of a step to the end of the third.
+#[test]
+fn steps_on_a_card_are_the_cpus() {
+    for name in FAMILIES {
+        let recipe = recipe(name);
+        let folder = tempfile::tempdir().unwrap();
+        let data = common::prepared(&recipe, 6000, folder.path()).train;
+        let model = Model::new(&recipe.model).unwrap();
+        let (cpu, outcomes) = three_steps(&recipe, &model, &data, &Device::Cpu);
+        let (card, others) = three_steps(&recipe, &model, &data, &card(1));
+        for (cpu, card) in outcomes.iter().zip(&others) {
+            assert_eq!((cpu.rows, cpu.targets, cpu.words), (card.rows, card.targets, card.words));
+            let off = |a: f64, b: f64| (a / b - 1.0).abs();
+            assert!(off(card.loss, cpu.loss) < 1e-6, "{name}: loss {} and {}", card.loss, cpu.loss);
+            assert!(off(card.grad_norm, cpu.grad_norm) < 1e-5, "{name}: {} and {}", card.grad_norm, cpu.grad_norm);
+        }
+        for (what, (cpu, card)) in ["weights", "m", "v", "ema", "gradient"].iter().zip(cpu.iter().zip(&card)) {
+            for tensor in model.layout().tensors() {
+                let (cpu, card) = (&cpu[tensor.range()], &card[tensor.range()]);
+                // Below 1e-3 it is sums that cancel: their terms are of about that size.
+                let (off, bound) = (difference(card, cpu), 4e-6 * largest(cpu).max(1e-3));
+                assert!(off <= bound, "{name}, {what} of {}: off by {off:e}, bound {bound:e}", tensor.name);
+            }
+        }
+    }
+}
+
+/// Mean loss and gradient of micro-batches.
+fn gradient(
+    recipe: &Recipe,
+    data: &Dataset,
+    objective: Objective,
+    device: &Device,
+    precision: Precision,
+) -> (f64, Vec<f32>) {
+    let (model, rng) = (Model::new(&recipe.model).unwrap(), Rng::new(5));
+    let batches = Packing { recipe, objective, rng, step: 11 }.batches(data, 0..5);
+    assert!(batches.len() > 1);
+    let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
+    let params = device.buffer(model.init(3)).unwrap();
+    let (mut grads, mut pool) = (device.buffer(vec![0.0; params.len()]).unwrap(), Pool::of(device.clone()));
+    let mut sum = 0.0;
+    for batch in &batches {
+        let dropout = Some(Dropout { rng, step: 11 });
+        let tape = Tape::new(&params, Some(grads.slice_mut()), dropout, &mut pool).unwrap();
+        let mut tape = tape.with_precision(precision);
+        let nll = model.loss_with_z(&mut tape, batch, 1.0 / targets as f32, 1e-3).unwrap();
+        tape.backward().unwrap();
+        sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
+    }
+    (sum / targets as f64, grads.read().unwrap().into_owned())
+}
+
+/// Heads of more than 64 columns have kernels of their own, and in bf16 none: their attention is f32 then. Of more than 128
+/// columns there are none at all.
+#[test]
+fn wide_heads() {
+    let wide = |name: &str, hidden| {
+        let mut recipe = recipe(name);
+        recipe.model = Config { hidden, heads: 1, layers: 1, ..recipe.model };
+        recipe
+    };
+    for name in FAMILIES {
+        let recipe = wide(name, 100);
+        let folder = tempfile::tempdir().unwrap();
+        let data = common::prepared(&recipe, 6000, folder.path()).train;
+        let device = card(3);
+        let (loss, exact) = gradient(&recipe, &data, Objective::Mntp, &Device::Cpu, Precision::F32);
+        let (same, found) = gradient(&recipe, &data, Objective::Mntp, &device, Precision::F32);
+        let (near, _) = gradient(&recipe, &data, Objective::Mntp, &device, Precision::Bf16);
+        assert!((same / loss - 1.0).abs() < 1e-6 && (near / loss - 1.0).abs() < 1e-3, "{loss} {same} {near}");
+        let (off, bound) = (difference(&found, &exact), 4e-6 * largest(&exact));
+        assert!(off <= bound, "{name}: off by {off:e}, bound {bound:e}");
+
+        let (model, mut pool) = (Model::new(&wide(name, 130).model).unwrap(), Pool::of(device.clone()));
+        let params = device.buffer(model.init(1)).unwrap();
+        let batches = Packing { recipe: &recipe, objective: Objective::Clm, rng: Rng::new(5), step: 0 };
+        let batch = &batches.batches(&data, 0..1)[0];
+        let mut tape = Tape::new(&params, None, None, &mut pool).unwrap();
+        let error = model.loss(&mut tape, batch, 0.0).unwrap_err().to_string();
+        assert!(error.contains("at most 128 columns") && error.contains("--device cpu"), "{error}");
+    }
+}
+
+/// Text that is generated row by row has the logits of the whole, on a card as on the CPU.
+#[test]
+fn rows_that_come_a_few_at_a_time() {
+    for name in FAMILIES {
+        let model = Model::new(&recipe(name).model).unwrap();
+        let logits = |device: Device| {
+            let (params, mut pool) = (device.buffer(model.init(1)).unwrap(), Pool::of(device));
+            let mut cache = model.cache(&params, &mut pool).unwrap();
+            let mut all = Vec::new();
+            for ids in [&[1u32, 7, 9][..], &[30], &[200, 5]] {
+                let mut tape = Tape::new(&params, None, None, &mut pool).unwrap();
+                let picked: Arc<[u32]> = (0..ids.len() as u32).collect();
+                let logits = model.logits_next(&mut tape, &Arc::from(ids), &picked, &mut cache).unwrap();
+                all.extend(tape.read(logits).unwrap().iter());
+            }
+            all
+        };
+        let (cpu, card) = (logits(Device::Cpu), logits(card(5)));
+        assert!(difference(&card, &cpu) <= 4e-6 * largest(&cpu), "{name}");
+    }
+}
+
+/// A card that is too small says so, and what to change.
+#[test]
+fn no_memory_left() {
+    let recipe = recipe(FAMILIES[1]);
+    let folder = tempfile::tempdir().unwrap();
+    let data = common::prepared(&recipe, 6000, folder.path()).train;
+    let model = Model::new(&recipe.model).unwrap();
+    let emulated = |memory| Device::Cuda(Arc::new(Cuda::new(Arc::new(Emulated::start(1, memory).unwrap()))));
+    // The parameters and their like are there, a micro-batch is not.
+    let device = emulated(4 * 6 * model.layout().len() as u64);
+    let (grads, rng) = (device.buffer(vec![0.0; model.layout().len()]).unwrap(), Rng::new(2));
+    let (order, pool) = (Order::new(rng, data.len()), Pool::of(device.clone()));
+    let mut stepper = Stepper { recipe: &recipe, model: &model, data: &data, rng, order, grads, pool };
+    let weights = Weights::new(model.init(1), true).on(&device).unwrap();
+    let (objective, positions) = (Objective::Clm, 0..5);
+    let step = Step { index: 0, block: 0, in_block: 0, objective, positions, ends_block: false, ends_epoch: None };
+    let error = stepper.gradient(&step, &weights, &|| None).unwrap_err().to_string();
+    assert!(error.contains("no memory left") && error.contains("batch.micro_tokens"), "{error}");
+}
+
+/// Products of bf16 numbers: each operand is off by up to 1/512 of itself, in either direction. Some sixty roundings lie
+/// between the input and the gradients of the first layer; if they add up as a random walk, √60/512 = 0.015 of a tensor's
+/// gradient, and twice that is the bound. The loss, which comes after a half of them, moves much less: it is a mean.
+#[test]
+fn products_in_bf16_are_near_those_in_f32() {
+    for name in FAMILIES {
+        let recipe = recipe(name);
+        let folder = tempfile::tempdir().unwrap();
+        let data = common::prepared(&recipe, 6000, folder.path()).train;
+        let layout = Model::new(&recipe.model).unwrap().layout().clone();
+        let device = card(7);
+        for objective in [Objective::Clm, Objective::Mlm] {
+            let (loss, exact) = gradient(&recipe, &data, objective, &Device::Cpu, Precision::F32);
+            let (other, rounded) = gradient(&recipe, &data, objective, &device, Precision::Bf16);
+            assert!((other / loss - 1.0).abs() < 1e-3, "{name} {objective}: loss {other} and {loss}");
+            for tensor in layout.tensors() {
+                let (exact, rounded) = (&exact[tensor.range()], &rounded[tensor.range()]);
+                let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+                let off = norm(&mut exact.iter().zip(rounded).map(|(a, b)| f64::from(a - b)));
+                let share = off / norm(&mut exact.iter().map(|&x| f64::from(x)));
+                assert!(share < 0.03, "{name} {objective}: gradient of {} by {share} of itself", tensor.name);
+                assert!(share > 1e-5, "{name} {objective}: {} is not from rounded numbers", tensor.name);
+            }
+        }
+    }
+}
+
+/// The order of threads and blocks decides nothing.
+#[test]
+fn a_card_gives_the_same_bits_again() {
+    let recipe = recipe(FAMILIES[0]);
+    let folder = tempfile::tempdir().unwrap();
+    let data = common::prepared(&recipe, 6000, folder.path()).train;
+    let model = Model::new(&recipe.model).unwrap();
+    let bits = |seed| {
+        let (numbers, outcomes) = three_steps(&recipe, &model, &data, &card(seed));
+        (numbers.concat().iter().map(|x| x.to_bits()).collect::<Vec<u32>>(), outcomes)
+    };
+    assert!(bits(1) == bits(22));
+}
