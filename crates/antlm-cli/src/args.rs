@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use antlm::objective::Backend;
 use antlm::text::clean::Cleaning;
+use antlm_nn::device::{Choice, Device};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod eval;
@@ -304,6 +305,8 @@ pub struct Score {
     /// Read the moving average of the weights (of a run trained with `--set optimizer.ema_decay=0.999`)
     #[arg(long)]
     pub ema: bool,
+    #[command(flatten)]
+    pub device: DeviceArg,
     /// Leave out the note on a way of reading that was not trained
     #[arg(long)]
     pub quiet: bool,
@@ -437,6 +440,8 @@ pub struct Bench {
     /// Number format of the products
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
+    #[command(flatten)]
+    pub device: DeviceArg,
     /// Threads to use (default: all)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
@@ -481,6 +486,29 @@ pub struct SamplePairs {
     /// The folder to write to; files in it are not replaced
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+/// Which machine computes.
+#[derive(Args, Clone, Copy, Default)]
+pub struct DeviceArg {
+    /// What computes: auto (an NVIDIA card if there is one, else the CPU), cpu, cuda or cuda:N; see docs/gpu.md
+    #[arg(long = "device", value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    pub choice: Choice,
+}
+
+impl DeviceArg {
+    /// Opens it; says why `auto` found no card, unless that is not wanted.
+    pub fn open(self, quiet: bool) -> antlm::Result<Device> {
+        let (device, word) = self.choice.open().map_err(|error| antlm::Error::Usage(error.to_string()))?;
+        if let Some(word) = word.filter(|_| !quiet) {
+            eprintln!("antlm: note: {word}");
+        }
+        Ok(device)
+    }
+}
+
+fn device(text: &str) -> Result<Choice, String> {
+    text.parse().map_err(|error: antlm_nn::Error| error.to_string())
 }
 
 /// [`Backend`], for clap.

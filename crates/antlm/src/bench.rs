@@ -44,6 +44,8 @@ pub struct Report {
     pub bf16: bool,
     /// There is nothing to compile here; the peer has the key.
     pub compile: bool,
+    /// `cpu`, `cuda:0`.
+    pub device: String,
     /// Threads.
     pub threads: usize,
     /// Parameters of the model.
@@ -78,15 +80,23 @@ impl Steps {
     /// # Errors
     /// [`Error::Usage`] for a vocabulary of special tokens only, and for sizes that no memory holds.
     pub fn new(recipe: &Recipe, options: Options) -> Result<Steps> {
+        Steps::on(recipe, options, Device::Cpu)
+    }
+
+    /// The same on a device.
+    ///
+    /// # Errors
+    /// As [`Steps::new`], and the device's.
+    pub fn on(recipe: &Recipe, options: Options, device: Device) -> Result<Steps> {
         let mut config = recipe.model.clone();
         let p = if config.kind == Kind::LtgBert { 0.1 } else { 0.0 };
         (config.hidden_dropout, config.attention_dropout) = (p, p);
         let rows = options.batch.saturating_mul(options.seq);
         let sized = Recipe { seq_len: options.seq as usize, ..recipe.clone() };
-        size::check_memory(&Recipe { batch: BatchSize { segments: options.batch, micro_tokens: rows }, ..sized })?;
+        let sized = Recipe { batch: BatchSize { segments: options.batch, micro_tokens: rows }, ..sized };
+        size::check_memory_on(&sized, &device)?;
         let model = Model::new(&config)?;
         let batch = tokens(options, config.vocab_size as u32)?;
-        let device = Device::Cpu;
         let params = device.buffer(model.init(0))?;
         let zeros = || device.buffer(vec![0.0; params.len()]);
         let (grads, moments) = (zeros()?, [zeros()?, zeros()?]);
@@ -122,8 +132,8 @@ impl Steps {
 ///
 /// # Errors
 /// Those of [`Steps`].
-pub fn run(recipe: &Recipe, options: Options) -> Result<Report> {
-    let mut steps = Steps::new(recipe, options)?;
+pub fn run(recipe: &Recipe, options: Options, device: &Device) -> Result<Report> {
+    let mut steps = Steps::on(recipe, options, device.clone())?;
     let (mut seconds, mut last_loss) = (Vec::new(), 0.0);
     for step in 0..options.steps + 2 {
         let start = Instant::now();
@@ -144,6 +154,7 @@ pub fn run(recipe: &Recipe, options: Options) -> Result<Report> {
         seq: options.seq,
         bf16: false,
         compile: false,
+        device: device.to_string(),
         threads: rayon::current_num_threads(),
         parameters: steps.parameters(),
         seconds_median: median,

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use antlm::model::{Config, Kind, Model};
 use antlm::objective::Objective;
 use antlm::objective::stream::{Order, Step};
-use antlm::recipe::Recipe;
+use antlm::recipe::{Recipe, size};
 use antlm::text::dataset::Dataset;
+use antlm::train::events::{Event, Listener};
+use antlm::train::run;
 use antlm::train::step::{Outcome, Packing, Stepper, Weights};
 use antlm_nn::device::Device;
 use antlm_nn::device::cuda::{Cuda, Emulated};
@@ -173,6 +175,88 @@ fn rows_that_come_a_few_at_a_time() {
         let (cpu, card) = (logits(Device::Cpu), logits(card(5)));
         assert!(difference(&card, &cpu) <= 4e-6 * largest(&cpu), "{name}");
     }
+}
+
+/// Hears what a run says, and lets it go on for some steps.
+#[derive(Default)]
+struct Heard {
+    warnings: Vec<String>,
+    losses: Vec<f64>,
+}
+
+impl Listener for Heard {
+    fn event(&mut self, event: &Event) -> antlm::Result<()> {
+        match event {
+            Event::Warning { text, .. } => self.warnings.push(text.clone()),
+            Event::Step { loss, .. } => self.losses.push(*loss),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A run that begins on the CPU, goes on on a card and ends on the CPU is that of the CPU alone, but for last bits; it says
+/// each time that it moves, and a run that stays where it is says nothing.
+#[test]
+fn checkpoints_move() {
+    let mut recipe = recipe(FAMILIES[0]);
+    recipe.model = Config { layers: 1, hidden: 24, heads: 2, intermediate: 40, ..recipe.model };
+    recipe.schedule = Recipe::load(FAMILIES[0], &["schedule=1 clm + 1 mlm".into()]).unwrap().schedule;
+    // A step is one micro-batch.
+    (recipe.batch.segments, recipe.batch.micro_tokens) = (8, 4000);
+    let folder = tempfile::tempdir().unwrap();
+    let train = |out: &str, devices: &[Device]| {
+        let out = folder.path().join(out);
+        let (mut heard, mut losses) = (Heard::default(), Vec::new());
+        for (part, device) in devices.iter().enumerate() {
+            let run = match part {
+                0 => {
+                    let prepared = common::prepared(&recipe, 1500, folder.path());
+                    run::create_on(&recipe, prepared, None, &out, device).unwrap()
+                }
+                _ => run::resume_on(&out, device).unwrap(),
+            };
+            // Asked before every micro-batch, also of the dev losses: all but the last part stop after a few.
+            let asked = std::cell::Cell::new(0);
+            let cancel = || {
+                asked.set(asked.get() + 1);
+                (part + 1 < devices.len() && asked.get() > 5).then_some(15)
+            };
+            let ended = run.train(&mut heard, &cancel);
+            assert_eq!(ended.is_err(), part + 1 < devices.len(), "{:?}", ended.err());
+            assert!(!heard.losses.is_empty(), "no step in part {part}");
+            losses.append(&mut heard.losses);
+        }
+        (heard.warnings, losses)
+    };
+    let (silent, alone) = train("alone", &[Device::Cpu]);
+    let (said, moved) = train("moved", &[Device::Cpu, card(1), card(2), Device::Cpu]);
+    assert!(silent.is_empty(), "{silent:?}");
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said[0].contains("on cpu so far and goes on on cuda") && said[1].contains("goes on on cpu"), "{said:?}");
+    assert_eq!(moved.len(), alone.len());
+    for (moved, alone) in moved.iter().zip(&alone) {
+        assert!((moved / alone - 1.0).abs() < 1e-5, "{moved} {alone}");
+    }
+}
+
+/// What does not fit is refused before it begins, with what does.
+#[test]
+fn the_plan_finds_what_fits() {
+    let mut recipe = recipe(FAMILIES[0]);
+    (recipe.batch.segments, recipe.batch.micro_tokens) = (100_000, 4_000_000);
+    let whole = recipe.clone();
+    let bytes = |rows| size::card_bytes(&whole, rows);
+    let device = |memory| Device::Cuda(Arc::new(Cuda::new(Arc::new(Emulated::start(1, memory).unwrap()))));
+    let rows = size::largest_rows(&recipe, bytes(70_000)).unwrap();
+    assert!(bytes(rows) <= bytes(70_000) && bytes(rows + 1) > bytes(70_000), "{rows}");
+    let error = size::check_memory_on(&recipe, &device(bytes(70_000))).unwrap_err().to_string();
+    assert!(error.contains(&format!("batch.micro_tokens={rows} fits")) && error.contains("cuda:0"), "{error}");
+    let error = size::check_memory_on(&recipe, &device(1_000_000)).unwrap_err().to_string();
+    assert!(error.contains("take a smaller model"), "{error}");
+    recipe.batch.micro_tokens = rows;
+    let words = size::check_memory_on(&recipe, &device(bytes(70_000))).unwrap().unwrap();
+    assert!(words.contains(&format!("up to {rows} rows fit")), "{words}");
 }
 
 /// A card that is too small says so, and what to change.

@@ -78,6 +78,8 @@ pub struct Eval {
     /// Read the moving average of the weights (of a run trained with `--set optimizer.ema_decay=0.999`)
     #[arg(long)]
     pub ema: bool,
+    #[command(flatten)]
+    pub device: super::DeviceArg,
     /// Threads to use (default: all)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,

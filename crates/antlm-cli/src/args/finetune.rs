@@ -63,6 +63,8 @@ pub struct Finetune {
     /// Compute results that are there already once more
     #[arg(long)]
     pub again: bool,
+    #[command(flatten)]
+    pub device: super::DeviceArg,
     /// Threads to use (default: all); the result does not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,

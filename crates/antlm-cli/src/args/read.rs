@@ -63,6 +63,8 @@ pub struct Generate {
     /// Read the moving average of the weights (of a run trained with `--set optimizer.ema_decay=0.999`)
     #[arg(long)]
     pub ema: bool,
+    #[command(flatten)]
+    pub device: super::DeviceArg,
     /// Leave out the notes
     #[arg(long)]
     pub quiet: bool,

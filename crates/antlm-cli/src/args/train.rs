@@ -64,6 +64,8 @@ pub struct Train {
     /// Save and stop within a step after this time (90s, 45m, 2h, 1h30m), preparing included; exit code 142
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub stop_after: Option<Duration>,
+    #[command(flatten)]
+    pub device: super::DeviceArg,
     /// Threads to use (default: all); the result does not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,

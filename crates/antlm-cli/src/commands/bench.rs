@@ -19,16 +19,18 @@ pub fn run(args: &Bench, out: &mut impl Write) -> Result<()> {
     super::use_threads(args.threads)?;
     let recipe = Recipe::load(&args.recipe, &[])?;
     let options = Options { objective, batch: args.batch, seq: args.seq, steps: args.steps };
-    let report = bench::run(&recipe, options)?;
+    let device = args.device.open(args.json)?;
+    let report = bench::run(&recipe, options, &device)?;
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&report)?)?;
     } else {
         writeln!(
             out,
-            "{} {objective}, {} x {} tokens, f32, {} threads: {:.3} s a step (fastest {:.3} s), {} tokens/s, peak {} MB",
+            "{} {objective}, {} x {} tokens, f32, {}, {} threads: {:.3} s a step (fastest {:.3} s), {} tokens/s, peak {} MB",
             report.model,
             report.batch,
             report.seq,
+            report.device,
             report.threads,
             report.seconds_median,
             report.seconds_min,

@@ -27,6 +27,7 @@ pub fn run(args: &Eval, out: &mut impl Write) -> Result<()> {
 /// Evaluates, in a process whose threads and signals are set up.
 pub fn evaluate(args: &Eval, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Write) -> Result<()> {
     let options = Options { set: args.set.into(), protocol: args.protocol, limit: args.limit, again: args.again };
+    let device = args.device.open(args.quiet)?;
     let mut checkpoints = Vec::new();
     for run in &args.runs {
         checkpoints.extend(trained::choose(run, args.checkpoints.into())?);
@@ -43,7 +44,7 @@ pub fn evaluate(args: &Eval, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
         let model = trained::open(&path, weights)?;
         let (run, known) = (model.run.clone(), model.trained());
         let id = CheckpointId::of(&model, weights)?;
-        let mut scorer = Scorer::new(model);
+        let mut scorer = Scorer::new(model).on(&device)?;
         for backend in backends(args, &known, &path) {
             for data in &data {
                 let label = format!("{}: {}, {backend}", path.display(), data.task);

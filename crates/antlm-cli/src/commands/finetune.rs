@@ -11,6 +11,7 @@ use antlm::eval::finetune::tune::{self, Found, Options, Select};
 use antlm::eval::results::CheckpointId;
 use antlm::model::Kind;
 use antlm::train::trained::{self, Weights};
+use antlm_nn::tape::Pool;
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -78,7 +79,8 @@ pub fn tune(args: &Finetune, cancel: &dyn Fn() -> Option<i32>, out: &mut impl Wr
     }
     let id = CheckpointId::of(&trained, weights)?;
     let mut tuning = Tuning::new(quiet);
-    let found = tune::run(&trained, &id, &options, &prepared.groups, &mut |event| {
+    let mut pool = Pool::of(args.device.open(quiet)?);
+    let found = tune::run(&trained, &id, &options, &prepared.groups, &mut pool, &mut |event| {
         tuning.event(&event);
         ask()
     })?;

@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use super::compare::show;
 use super::{eval, finetune, train};
-use crate::args::{self, CheckpointsArg, Eval, Finetune, Format, PresetArg, SelectArg, SetArg, Train};
+use crate::args::{self, CheckpointsArg, DeviceArg, Eval, Finetune, Format, PresetArg, SelectArg, SetArg, Train};
 use crate::output::{grouped, table};
 use crate::signals::Signals;
 
@@ -74,6 +74,7 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, signals: &Signals) -> Resul
         set: job.set.clone(),
         tensorboard: false,
         stop_after: None,
+        device: DeviceArg::default(),
         threads: None,
         quiet: args.quiet,
         json: false,
@@ -113,6 +114,7 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, signals: &Signals) -> Resul
             parts: false,
             again: false,
             ema: false,
+            device: DeviceArg::default(),
             threads: None,
             quiet: args.quiet,
             json: false,
@@ -137,6 +139,7 @@ fn one(sweep: &Sweep, job: &Job, args: &args::Sweep, signals: &Signals) -> Resul
             limit: None,
             ema: false,
             again: false,
+            device: DeviceArg::default(),
             threads: None,
             quiet: args.quiet,
             json: false,

@@ -35,8 +35,9 @@ pub fn train(args: &Train, signals: &Signals, out: &mut impl Write) -> Result<()
     } else {
         listeners.push(Box::new(Warnings));
     }
+    let device = args.device.open(args.quiet || args.json)?;
     let run = match &args.resume {
-        Some(folder) => run::resume(folder)?,
+        Some(folder) => run::resume_on(folder, &device)?,
         None => {
             // clap asks for both unless --resume is there.
             let (name, folder) = (args.recipe.clone().unwrap_or_default(), args.out.clone().unwrap_or_default());
@@ -49,7 +50,7 @@ pub fn train(args: &Train, signals: &Signals, out: &mut impl Write) -> Result<()
             }
             input::choose(&mut recipe, &args.text, args.dev.as_slice(), args.cleaning)?;
             run_folder::check_new(&folder)?;
-            size::check_memory(&recipe)?;
+            size::check_memory_on(&recipe, &device)?;
             let init = args.init.as_ref().map(|path| trained::open(path, Weights::Last)).transpose()?;
             if let Some(init) = &init {
                 init.check_fits(&recipe)?;
@@ -61,9 +62,12 @@ pub fn train(args: &Train, signals: &Signals, out: &mut impl Write) -> Result<()
             if let Some(used) = &again {
                 input::check_same(&name, used, &prepared)?;
             }
-            run::create_from(&recipe, prepared, init, &folder)?
+            run::create_on(&recipe, prepared, init, &folder, &device)?
         }
     };
+    if let Some(memory) = run.memory().filter(|_| !args.quiet && !args.json) {
+        eprintln!("{memory}");
+    }
     if args.tensorboard || TensorBoard::is_there(run.path()) {
         listeners.push(Box::new(TensorBoard::open(run.path())?));
     }

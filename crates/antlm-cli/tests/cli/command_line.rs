@@ -27,6 +27,23 @@ fn help_is_there_for_every_command_and_teaches() {
     assert!(stdout(&version).contains(env!("CARGO_PKG_VERSION")));
 }
 
+/// A card that is asked for is used or an error, never the CPU in silence; `auto` is the CPU where there is none.
+#[test]
+#[cfg(not(feature = "cuda-emulation"))]
+fn a_card_that_cannot_be_used_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = |device| {
+        let args = ["bench", "ltg-bert-tiny", "--objective", "clm", "--batch", "1", "--steps", "1", "--json"];
+        antlm(folder.path(), &[&args[..], &["--device", device]].concat())
+    };
+    let refused = bench("cuda:1");
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("cuda:1") && stderr(&refused).contains("--device cpu"), "{}", stderr(&refused));
+    for device in ["auto", "cpu"] {
+        assert!(stdout(&bench(device)).contains("\"device\":\"cpu\""), "{device}");
+    }
+}
+
 #[test]
 fn wrong_usage_is_2() {
     let folder = tempfile::tempdir().unwrap();
@@ -42,6 +59,8 @@ fn wrong_usage_is_2() {
         &["bench", "ltg-bert-tiny"],
         &["bench", "ltg-bert-tiny", "--objective", "clm", "--precision", "f7"],
         &["bench", "ltg-bert-tiny", "--objective", "clm", "--batch", "0"],
+        &["bench", "ltg-bert-tiny", "--objective", "clm", "--device", "gpu"],
+        &["score", "run", "--device", "cuda:one"],
         &["diff", "a"],
         &["export", "run"],
         &["export", "run", "--out", "x", "--milestones", "--checkpoint", "step-1"],

@@ -16,10 +16,12 @@ use crate::kernels::rope::Table;
 use crate::optim::{Optimizer, Update};
 use crate::params::Layout;
 
+mod choice;
 mod cpu;
 pub mod cuda;
 mod memory;
 
+pub use choice::Choice;
 pub use memory::{Buffer, Slice, SliceMut};
 
 /// What carries out the operations.
@@ -30,6 +32,27 @@ pub enum Device {
     Cpu,
     /// An NVIDIA card.
     Cuda(Arc<cuda::Cuda>),
+}
+
+impl Device {
+    /// `cpu` or `cuda`: what decides the last bits of results, whichever card it is.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Device::Cpu => "cpu",
+            Device::Cuda(_) => "cuda",
+        }
+    }
+
+    /// Bytes of a card's memory, free ones and all; of the CPU none.
+    ///
+    /// # Errors
+    /// The card's.
+    pub fn memory(&self) -> Result<Option<(u64, u64)>> {
+        match self {
+            Device::Cpu => Ok(None),
+            Device::Cuda(cuda) => cuda.driver().room().map(Some),
+        }
+    }
 }
 
 impl Deref for Device {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use antlm_nn::device::{Buffer, Device};
 use antlm_nn::rng::{Rng, Stream};
 use antlm_nn::tape::{Pool, Tape};
 use serde::Serialize;
@@ -111,13 +112,23 @@ impl Prompt {
 /// Generates text with a trained model.
 pub struct Generator {
     trained: Trained,
+    /// The parameters on a card.
+    placed: Option<Buffer>,
     pool: Pool,
 }
 
 impl Generator {
     /// Of a model that is open.
     pub fn new(trained: Trained) -> Generator {
-        Generator { trained, pool: Pool::default() }
+        Generator { trained, placed: None, pool: Pool::default() }
+    }
+
+    /// The same on a device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn on(self, device: &Device) -> Result<Generator> {
+        Ok(Generator { placed: self.trained.placed(device)?, pool: Pool::of(device.clone()), ..self })
     }
 
     /// The model.
@@ -198,7 +209,7 @@ impl Generator {
 
     /// Logits after the last of `ids`, which follow the tokens of the cache: `[V]`.
     fn next(&mut self, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
-        let Trained { model, params, .. } = &self.trained;
+        let (model, params) = (&self.trained.model, self.trained.read_from(&self.placed));
         let mut tape = Tape::new(params, None, None, &mut self.pool)?;
         let last = Arc::from([ids.len() as u32 - 1]);
         let logits = model.logits_next(&mut tape, &Arc::from(ids), &last, cache)?;
@@ -207,7 +218,7 @@ impl Generator {
 
     /// The same from the whole text, without a cache.
     fn whole(&mut self, ids: &[u32]) -> Result<Vec<f32>> {
-        let Trained { model, params, .. } = &self.trained;
+        let (model, params) = (&self.trained.model, self.trained.read_from(&self.placed));
         let mut tape = Tape::new(params, None, None, &mut self.pool)?;
         let n = ids.len() as u32;
         let (bounds, picked) = (Arc::from([0, n]), Arc::from([n - 1]));

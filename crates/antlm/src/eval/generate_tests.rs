@@ -33,7 +33,7 @@ fn generate(generator: &mut Generator, prompt: &str, sample: u32, options: &Opti
 #[test]
 fn logits_with_the_cache_are_those_of_the_whole_text() {
     for kind in [Kind::LtgBert, Kind::Llama] {
-        let Generator { trained, mut pool } = generator(kind);
+        let Generator { trained, mut pool, .. } = generator(kind);
         let Trained { model, params, tokenizer, .. } = &trained;
         let (n, vocab) = (450, tokenizer.vocab_size());
         let rng = Rng::new(5);

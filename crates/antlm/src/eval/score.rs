@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use antlm_nn::device::{Buffer, Device};
 use antlm_nn::tape::{Pool, Tape};
 use serde::Serialize;
 
@@ -24,6 +25,8 @@ pub const MOST_TOKENS: usize = 4096;
 /// Reads a trained model.
 pub struct Scorer {
     trained: Trained,
+    /// The parameters on a card.
+    placed: Option<Buffer>,
     pool: Pool,
     rows: usize,
 }
@@ -70,7 +73,15 @@ impl Scorer {
 
     /// Of a model that is open.
     pub fn new(trained: Trained) -> Scorer {
-        Scorer { trained, pool: Pool::default(), rows: ROWS }
+        Scorer { trained, placed: None, pool: Pool::default(), rows: ROWS }
+    }
+
+    /// The same on a device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn on(self, device: &Device) -> Result<Scorer> {
+        Ok(Scorer { placed: self.trained.placed(device)?, pool: Pool::of(device.clone()), ..self })
     }
 
     /// With about so many rows in a forward pass. This changes the speed, and results by rounding only.
@@ -143,7 +154,7 @@ impl Scorer {
 
     /// -log p of every target: `[m]`.
     fn run(&mut self, packed: &Packed) -> Result<Vec<f32>> {
-        let Trained { model, params, .. } = &self.trained;
+        let (model, params) = (&self.trained.model, self.trained.read_from(&self.placed));
         let mut tape = Tape::new(params, None, None, &mut self.pool)?;
         let hidden = model.hidden(&mut tape, &packed.rows)?;
         let (table, bias) = model.output();

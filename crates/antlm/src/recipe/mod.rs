@@ -396,8 +396,13 @@ impl Recipe {
 
     /// The most rows of a micro-batch.
     pub fn micro_rows(&self) -> u32 {
-        let step = u64::from(self.batch.segments) * self.seq_len as u64; // `check` keeps it below 2^32
-        u64::from(self.batch.micro_tokens).min(step) as u32
+        self.batch.micro_tokens.min(self.step_rows())
+    }
+
+    /// The most rows of a step.
+    pub fn step_rows(&self) -> u32 {
+        // `check` keeps it below 2^32.
+        (u64::from(self.batch.segments) * self.seq_len as u64).min(u64::from(u32::MAX)) as u32
     }
 
     /// The learning rate of a step of this recipe's run.

@@ -1,6 +1,8 @@
 //! Closed formulas for the size of a model: parameters, and the memory a training run needs.
 
 use super::Recipe;
+use antlm_nn::device::Device;
+
 use crate::model::{Config, Kind};
 use crate::{Error, Result};
 use serde::Serialize;
@@ -111,6 +113,74 @@ pub fn check_memory(recipe: &Recipe) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// What a card's memory holds besides what the sizes explain: the context, the kernels, the library's workspace. A guess
+/// until a card was measured.
+const CONTEXT: u64 = 600_000_000;
+/// Rows of a tile of the output layer, whose logits exist at one time.
+const TILE: u64 = 512;
+
+/// The bytes of a card that a recipe's run takes with micro-batches of at most `rows` rows: those of [`memory_of`] without
+/// the program, a tile of logits, what attention keeps of relative positions for a while, and the card's own.
+pub fn card_bytes(recipe: &Recipe, rows: u32) -> u64 {
+    let (config, rows) = (recipe.config(), rows.min(recipe.step_rows()));
+    let of_host = memory(&config, rows);
+    let average = if recipe.optimizer.ema_decay > 0.0 { of_host.parameters } else { 0 };
+    // Two tables [rows, heads, 64], and their gradients.
+    let tables = match config.kind {
+        Kind::LtgBert => 4 * 4 * 64 * u64::from(rows) * config.heads as u64,
+        Kind::Llama => 0,
+    };
+    let logits = 4 * TILE.min(u64::from(rows)) * config.vocab_size as u64;
+    of_host.total - of_host.program + average + tables + logits + CONTEXT
+}
+
+/// The largest `batch.micro_tokens` with which a run fits into so many bytes of a card, if any does.
+pub fn largest_rows(recipe: &Recipe, bytes: u64) -> Option<u32> {
+    let (least, most) = (recipe.seq_len as u32 + 2, recipe.step_rows().max(recipe.seq_len as u32 + 2));
+    // The bytes grow with the rows, so halving finds the border.
+    let fits = |rows: u32| card_bytes(recipe, rows) <= bytes;
+    let (mut low, mut high) = (least, most);
+    if !fits(low) {
+        return None;
+    }
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    Some(low)
+}
+
+/// As [`check_memory`], for a run on this device; on a card also what the run takes, in words.
+///
+/// # Errors
+/// [`Error::Recipe`] with both sizes and, where another `batch.micro_tokens` fits, that one.
+pub fn check_memory_on(recipe: &Recipe, device: &Device) -> Result<Option<String>> {
+    let Some((free, all)) = device.memory()? else { return check_memory(recipe).map(|()| None) };
+    let needed = card_bytes(recipe, recipe.micro_rows());
+    let [needed_gb, free_gb, all_gb] = [needed, free, all].map(|bytes| bytes as f64 / 1e9);
+    let largest = largest_rows(recipe, free);
+    if needed > free {
+        let what = match largest {
+            Some(rows) => format!("batch.micro_tokens={rows} fits (--set batch.micro_tokens={rows})"),
+            None => "no batch.micro_tokens makes it fit: take a smaller model".into(),
+        };
+        let what = format!(
+            "training takes about {needed_gb:.2} GB of {device}, which has {free_gb:.2} GB free of {all_gb:.2}; {what}"
+        );
+        return Err(Error::Recipe { origin: recipe.name.clone(), place: "batch.micro_tokens".into(), what });
+    }
+    let memory = memory_of(recipe);
+    let gb = |bytes: u64| bytes as f64 / 1e9;
+    Ok(Some(format!(
+        "{device}: about {needed_gb:.2} GB of {free_gb:.2} GB free (weights, gradient, moments {:.2}, activations of {} \
+         rows {:.2}); micro-batches of up to {} rows fit",
+        gb(memory.parameters + memory.gradients + memory.moments + memory.average),
+        recipe.micro_rows(),
+        gb(memory.activations),
+        largest.unwrap_or(recipe.micro_rows())
+    )))
 }
 
 /// Memory and swap of this machine, from `/proc` where there is one.

@@ -23,7 +23,7 @@ use crate::{Error, Result};
 mod open;
 
 use open::milestones;
-pub use open::{create, create_from, resume, steps};
+pub use open::{create, create_from, create_on, resume, resume_on, steps};
 
 /// Steps after a switch of the objective at which the dev losses are measured once more: what was taught before is
 /// mostly forgotten within 16 to 64 steps.
@@ -40,6 +40,10 @@ pub struct Run {
     folder: RunFolder,
     hashes: Hashes,
     weights: Weights<Buffer>,
+    /// Where they are, and what trains them.
+    device: Device,
+    /// What the run takes of a card's memory, in words.
+    memory: Option<String>,
     seen: BTreeMap<crate::objective::Objective, Seen>,
     step: u64,
     health: Memory,
@@ -67,6 +71,11 @@ impl Run {
         self
     }
 
+    /// What the run takes of a card's memory, in words; nothing on the CPU.
+    pub fn memory(&self) -> Option<&str> {
+        self.memory.as_deref()
+    }
+
     /// The recipe as used.
     pub fn recipe(&self) -> &Recipe {
         &self.recipe
@@ -91,7 +100,7 @@ impl Run {
         let data = &prepared.train;
         let model = self.model.clone();
         let dev = prepared.dev.as_ref().map(|dev| DevSet::new(&recipe, dev, data));
-        let device = Device::Cpu;
+        let device = self.device.clone();
         let mut stepper = Stepper {
             recipe: &recipe,
             model: &model,
@@ -343,7 +352,7 @@ impl Run {
             seen: self.seen.clone(),
             log: self.log.sync()?,
             precision: "f32".into(),
-            device: "cpu".into(),
+            device: self.device.kind().into(),
         })
     }
 

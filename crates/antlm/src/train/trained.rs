@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use antlm_nn::device::{Buffer, Device, Slice};
+
 use super::checkpoint::{self, MILESTONES, State};
 use super::run_folder;
 use crate::model::{Config, Kind, Model};
@@ -101,6 +103,22 @@ impl Trained {
     /// As [`open`].
     pub fn open_ema(path: &Path) -> Result<Trained> {
         open(path, Weights::Average)
+    }
+
+    /// The numbers on a card that is to read the model; nothing for the CPU, which reads those that are here.
+    ///
+    /// # Errors
+    /// The card's.
+    pub fn placed(&self, device: &Device) -> Result<Option<Buffer>> {
+        match device {
+            Device::Cpu => Ok(None),
+            Device::Cuda(_) => Ok(Some(device.buffer(self.params.clone())?)),
+        }
+    }
+
+    /// The numbers where they are read: those that [`placed`](Trained::placed) gave, or these.
+    pub fn read_from<'a>(&'a self, placed: &'a Option<Buffer>) -> Slice<'a> {
+        placed.as_ref().map_or(Slice::from(&self.params), Buffer::slice)
     }
 
     /// The backends that read what this model has been trained for so far, sorted; of an imported one, what its files say.

@@ -23,6 +23,30 @@ pub use driver::{Driver, Grid, Matrix};
 pub use emulated::Emulated;
 pub use memory::{Memory, View};
 
+/// Whether this build can use cards that are found by themselves.
+pub const BUILT: bool = false;
+
+/// The card of this number.
+///
+/// # Errors
+/// [`Error::Card`]: this build has no cards, or there is none of this number.
+#[cfg(feature = "cuda-emulation")]
+pub fn open(number: usize) -> Result<Cuda> {
+    if number > 0 {
+        return Err(error(format!("cuda:{number} is not there: one card is emulated, cuda:0")));
+    }
+    Ok(Cuda::new(Arc::new(Emulated::start(1, 1 << 30)?)))
+}
+
+/// The card of this number.
+///
+/// # Errors
+/// [`Error::Card`]: this build has no cards.
+#[cfg(not(feature = "cuda-emulation"))]
+pub fn open(number: usize) -> Result<Cuda> {
+    Err(error(format!("cuda:{number} cannot be used: this build of antlm knows no NVIDIA cards; say --device cpu")))
+}
+
 /// A card, and what is kept on it between operations.
 #[derive(Debug)]
 pub struct Cuda {

@@ -363,7 +363,7 @@ fn results_are_written_and_found_again() {
         let prepared = tune::prepare(&trained, options, &mut || Ok(())).unwrap();
         assert_eq!(prepared.missing, [Missing { task: Task::Rte, file: "rte.train.jsonl".into() }]);
         let mut begun = Vec::new();
-        let found = tune::run(&trained, id, options, &prepared.groups, &mut |event| {
+        let found = tune::run(&trained, id, options, &prepared.groups, &mut Pool::default(), &mut |event| {
             if let Event::Begin { seed, work, .. } = event {
                 begun.push((seed, work));
             }
@@ -406,7 +406,7 @@ fn results_are_written_and_found_again() {
         _ => Ok(()),
     };
     let other = Options { seeds: vec![9], ..holdout };
-    let error = tune::run(&trained, &id, &other, &prepared.groups, &mut { stop }).unwrap_err();
+    let error = tune::run(&trained, &id, &other, &prepared.groups, &mut Pool::default(), &mut { stop }).unwrap_err();
     assert!(matches!(error, Error::Stopped { signal: 2, .. }));
     assert!(!trained.run.join("results/step-000000001/finetune/mnli.2024.seed-9.json").exists());
 }

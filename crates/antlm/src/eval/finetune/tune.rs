@@ -253,7 +253,7 @@ pub struct Found {
 }
 
 /// Fine-tunes every group with every seed, and leaves results in the run's folder; those that are there already for the
-/// same weights, data and settings are taken. In the order of tasks, then seeds. An error from `tell` (a signal came)
+/// same weights, data and settings are taken. In the order of tasks, then seeds, on the device of `pool`. An error from `tell` (a signal came)
 /// ends it; what is done stays.
 ///
 /// # Errors
@@ -263,9 +263,9 @@ pub fn run(
     id: &CheckpointId,
     options: &Options,
     groups: &[Group],
+    pool: &mut Pool,
     tell: &mut dyn FnMut(Event<'_>) -> Result<()>,
 ) -> Result<Vec<Found>> {
-    let mut pool = Pool::default();
     let mut all = Vec::new();
     let jobs: Vec<(&Group, u64)> =
         groups.iter().flat_map(|group| options.seeds.iter().map(move |&seed| (group, seed))).collect();
@@ -300,9 +300,10 @@ pub fn run(
             seed,
         };
         let mut watch = |moment: Moment| tell(Event::Moment(moment));
-        let tuned = job.run(&mut pool, &mut watch)?;
+        let tuned = job.run(pool, &mut watch)?;
+        let params = pool.device().buffer(tuned.params)?;
         for scored in &group.scored {
-            let predicted = train::predict(&classifier, &tuned.params, &scored.rows, &mut pool, &mut watch)?;
+            let predicted = train::predict(&classifier, &params, &scored.rows, pool, &mut watch)?;
             let mut result = blank(scored, group, id, options, seed);
             fill(&mut result, options.preset.metric(scored.task), &predicted, &train::labels(&scored.rows));
             result.values.insert("by_epoch".into(), tuned.by_epoch.clone());

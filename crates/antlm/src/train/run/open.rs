@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 
-use antlm_nn::device::Device;
+use antlm_nn::device::{Buffer, Device};
 use antlm_nn::rng::Rng;
 
 use super::Run;
@@ -34,6 +34,20 @@ pub fn create(recipe: &Recipe, prepared: Prepared, out: &Path) -> Result<Run> {
 /// # Errors
 /// As [`create`], and a model that does not fit the recipe or the text.
 pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, out: &Path) -> Result<Run> {
+    create_on(recipe, prepared, init, out, &Device::Cpu)
+}
+
+/// As [`create_from`], on any device.
+///
+/// # Errors
+/// As [`create_from`], and the device's.
+pub fn create_on(
+    recipe: &Recipe,
+    prepared: Prepared,
+    init: Option<Trained>,
+    out: &Path,
+    device: &Device,
+) -> Result<Run> {
     let mut recipe = recipe.clone();
     if let Some(init) = &init {
         init.check_fits(&recipe)?;
@@ -68,7 +82,7 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     });
     recipe.imported = None;
     recipe.check()?;
-    size::check_memory(&recipe)?;
+    let memory = size::check_memory_on(&recipe, device)?;
     let model = Model::new(&recipe.config())?;
     // What cannot be run, or may not, is refused before anything is written.
     let plan = Plan::of(&recipe, &prepared)?;
@@ -83,9 +97,9 @@ pub fn create_from(recipe: &Recipe, prepared: Prepared, init: Option<Trained>, o
     folder.write(run_folder::RECIPE, text.as_bytes())?;
     let params = init.map_or_else(|| model.init(recipe.seed), |init| init.params);
     let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
-    let run = Run::open(recipe, model, prepared, folder, weights, &text, &LogEnd::default())?;
+    let run = Run::open(recipe, model, prepared, folder, weights.on(device)?, &text, &LogEnd::default(), device)?;
     let room = checkpoint::room(&run.recipe, run.model.layout(), &plan, files::available(run.path()));
-    Ok(Run { warnings: budget::note(&plan).into_iter().chain(room).collect(), ..run })
+    Ok(Run { warnings: budget::note(&plan).into_iter().chain(room).collect(), memory, ..run })
 }
 
 /// The weights of a run before its first step.
@@ -106,6 +120,15 @@ fn first_weights(recipe: &Recipe, model: &Model) -> Result<Vec<f32>> {
 /// # Errors
 /// A folder that is no run's or in use, text that is gone or not the same, damaged checkpoints without a good one.
 pub fn resume(out: &Path) -> Result<Run> {
+    resume_on(out, &Device::Cpu)
+}
+
+/// As [`resume`], on any device. A checkpoint of another kind of device is gone on with; the run warns that its numbers
+/// have other last bits from there on.
+///
+/// # Errors
+/// As [`resume`], and the device's.
+pub fn resume_on(out: &Path, device: &Device) -> Result<Run> {
     run_folder::check_run(out)?;
     let path = out.join(run_folder::RECIPE);
     let (recipe, text) = Recipe::read(&path)?;
@@ -148,13 +171,15 @@ pub fn resume(out: &Path) -> Result<Run> {
             format!("not the run's tokenizer; copy the one in {}", place.display()),
         ));
     }
-    size::check_memory(&recipe)?;
+    let memory = size::check_memory_on(&recipe, device)?;
     let model = Model::new(&recipe.config())?;
     let found = checkpoint::newest_good(out, model.layout())?;
     let Some((saved, warnings)) = found else {
         let params = first_weights(&recipe, &model)?;
         let weights = Weights::new(params, recipe.optimizer.ema_decay > 0.0);
-        return Run::open(recipe, model, prepared, folder, weights, &text, &LogEnd::default());
+        let weights = weights.on(device)?;
+        let run = Run::open(recipe, model, prepared, folder, weights, &text, &LogEnd::default(), device)?;
+        return Ok(Run { memory, ..run });
     };
     let state = saved.state;
     let averaged = saved.weights.ema.is_some();
@@ -167,10 +192,15 @@ pub fn resume(out: &Path) -> Result<Run> {
         let what = "averaged weights are in one of checkpoint and recipe (optimizer.ema_decay) but not in the other";
         return Err(Error::data(saved.path.join("state.json"), "sha256", what));
     }
-    let mut run = Run::open(recipe, model, prepared, folder, saved.weights, &text, &state.log)?;
-    run.health = state.health;
+    let weights = saved.weights.on(device)?;
+    let mut run = Run::open(recipe, model, prepared, folder, weights, &text, &state.log, device)?;
+    (run.health, run.memory) = (state.health, memory);
     (run.step, run.seen, run.saved) = (state.step, state.seen, Some(state.step));
     run.warnings = warnings.iter().map(Error::to_string).collect();
+    if state.device != device.kind() {
+        let (from, on) = (state.device, device.kind());
+        run.warnings.push(format!("this run was trained on {from} so far and goes on on {on}: from here on the last bits of its numbers are others"));
+    }
     (run.resumed, run.unmeasured) = (Some(saved.path), state.unmeasured);
     Ok(run)
 }
@@ -203,14 +233,16 @@ fn hashes(prepared: &Prepared, text: &str) -> Hashes {
 }
 
 impl Run {
+    #[expect(clippy::too_many_arguments, reason = "what a run is made of")]
     fn open(
         recipe: Recipe,
         model: Model,
         prepared: Prepared,
         folder: RunFolder,
-        weights: Weights,
+        weights: Weights<Buffer>,
         text: &str,
         log: &LogEnd,
+        device: &Device,
     ) -> Result<Run> {
         let hashes = hashes(&prepared, text);
         let timing = TimingWriter::open(&folder.path().join(run_folder::TIMING))?;
@@ -221,12 +253,14 @@ impl Run {
             prepared: Rc::new(prepared),
             folder,
             hashes,
-            weights: weights.on(&Device::Cpu)?,
+            weights,
+            device: device.clone(),
             seen: BTreeMap::new(),
             step: 0,
             health: Memory::default(),
             log,
             timing,
+            memory: None,
             warnings: Vec::new(),
             resumed: None,
             saved: None,
