@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::licences;
 
 /// The features of antlm-cli that are on in releases.
-pub const FEATURES: &[&str] = &["parquet"];
+pub const FEATURES: &[&str] = &["parquet", "cuda"];
 /// What goes with the program.
 const FILES: &[&str] = &["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"];
 /// Shells, and what their completion scripts are called.

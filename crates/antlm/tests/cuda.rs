@@ -4,14 +4,17 @@ mod common;
 
 use std::sync::Arc;
 
+use antlm::eval::generate::{Generator, Options};
+use antlm::eval::score::Scorer;
 use antlm::model::{Config, Kind, Model};
-use antlm::objective::Objective;
 use antlm::objective::stream::{Order, Step};
+use antlm::objective::{Backend, Objective};
 use antlm::recipe::{Recipe, size};
 use antlm::text::dataset::Dataset;
 use antlm::train::events::{Event, Listener};
 use antlm::train::run;
 use antlm::train::step::{Outcome, Packing, Stepper, Weights};
+use antlm::train::trained::Trained;
 use antlm_nn::device::Device;
 use antlm_nn::device::cuda::{Cuda, Emulated};
 use antlm_nn::kernels::matmul::Precision;
@@ -19,8 +22,12 @@ use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Dropout, Pool, Tape};
 use common::{difference, largest};
 
-/// A card whose threads run in an order of this seed.
+/// An emulated card whose threads run in an order of this seed; with ANTLM_CARD in the environment (and feature `cuda`)
+/// the first one of this machine.
 fn card(seed: u64) -> Device {
+    if std::env::var_os("ANTLM_CARD").is_some() {
+        return antlm_nn::device::Choice::Cuda(0).open().unwrap().0;
+    }
     Device::Cuda(Arc::new(Cuda::new(Arc::new(Emulated::start(seed, 1 << 30).unwrap()))))
 }
 
@@ -238,6 +245,20 @@ fn checkpoints_move() {
     for (moved, alone) in moved.iter().zip(&alone) {
         assert!((moved / alone - 1.0).abs() < 1e-5, "{moved} {alone}");
     }
+
+    // And what reads the run on a card says what it says on the CPU.
+    let read = |device: &Device| {
+        let open = || Trained::open(&folder.path().join("moved")).unwrap();
+        let mut scorer = Scorer::new(open()).on(device).unwrap();
+        let scores = [Backend::Causal, Backend::Mlm].map(|backend| scorer.score("The dogs sleep.", backend).unwrap());
+        let mut generator = Generator::new(open()).on(device).unwrap();
+        let prompt = generator.read("The dogs").unwrap();
+        let options = Options { max_tokens: 4, ..Options::default() };
+        (scores.map(|score| score.total), generator.generate(&prompt, 0, &options, &mut |_| Ok(())).unwrap())
+    };
+    let ((cpu, text), (card, other)) = (read(&Device::Cpu), read(&card(3)));
+    assert!(cpu.iter().zip(&card).all(|(cpu, card)| (card / cpu - 1.0).abs() < 1e-5), "{cpu:?} {card:?}");
+    assert_eq!((text.ids, text.text), (other.ids, other.text));
 }
 
 /// What does not fit is refused before it begins, with what does.

@@ -36,12 +36,11 @@ fn a_card_that_cannot_be_used_is_said() {
         let args = ["bench", "ltg-bert-tiny", "--objective", "clm", "--batch", "1", "--steps", "1", "--json"];
         antlm(folder.path(), &[&args[..], &["--device", device]].concat())
     };
-    let refused = bench("cuda:1");
+    let refused = bench("cuda:99");
     assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
-    assert!(stderr(&refused).contains("cuda:1") && stderr(&refused).contains("--device cpu"), "{}", stderr(&refused));
-    for device in ["auto", "cpu"] {
-        assert!(stdout(&bench(device)).contains("\"device\":\"cpu\""), "{device}");
-    }
+    assert!(stderr(&refused).contains("cuda:99") && stderr(&refused).contains("--device cpu"), "{}", stderr(&refused));
+    assert!(stdout(&bench("cpu")).contains("\"device\":\"cpu\""));
+    assert_eq!(bench("auto").status.code(), Some(0));
 }
 
 #[test]

@@ -143,14 +143,14 @@ impl Generator {
     /// [`Error::Usage`] for more than [`MOST_TOKENS`] tokens.
     pub fn read(&mut self, text: &str) -> Result<Prompt> {
         let text = text.trim_end();
-        let Trained { model, params, tokenizer, .. } = &self.trained;
+        let Trained { model, tokenizer, .. } = &self.trained;
         let mut ids = vec![CLS];
         ids.extend(tokenizer.encode(text)?);
         if ids.len() > MOST_TOKENS {
             let what = format!("the prompt has {} tokens; at most {MOST_TOKENS} are read", ids.len());
             return Err(Error::Usage(what));
         }
-        let mut cache = model.cache(params, &mut self.pool)?;
+        let mut cache = model.cache(self.trained.read_from(&self.placed), &mut self.pool)?;
         let logits = self.next(&ids, &mut cache)?;
         Ok(Prompt { text: text.to_owned(), ids, logits, cache })
     }

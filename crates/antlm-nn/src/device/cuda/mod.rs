@@ -14,6 +14,8 @@ mod driver;
 #[cfg(feature = "cuda-emulation")]
 mod emulated;
 mod memory;
+#[cfg(feature = "cuda")]
+mod nvidia;
 mod operations;
 mod optim;
 
@@ -24,13 +26,22 @@ pub use emulated::Emulated;
 pub use memory::{Memory, View};
 
 /// Whether this build can use cards that are found by themselves.
-pub const BUILT: bool = false;
+pub const BUILT: bool = cfg!(feature = "cuda");
 
 /// The card of this number.
 ///
 /// # Errors
 /// [`Error::Card`]: this build has no cards, or there is none of this number.
-#[cfg(feature = "cuda-emulation")]
+#[cfg(feature = "cuda")]
+pub fn open(number: usize) -> Result<Cuda> {
+    Ok(Cuda::new(Arc::new(nvidia::Nvidia::open(number)?)))
+}
+
+/// The card of this number.
+///
+/// # Errors
+/// [`Error::Card`]: there is none of this number.
+#[cfg(all(feature = "cuda-emulation", not(feature = "cuda")))]
 pub fn open(number: usize) -> Result<Cuda> {
     if number > 0 {
         return Err(error(format!("cuda:{number} is not there: one card is emulated, cuda:0")));
@@ -42,7 +53,7 @@ pub fn open(number: usize) -> Result<Cuda> {
 ///
 /// # Errors
 /// [`Error::Card`]: this build has no cards.
-#[cfg(not(feature = "cuda-emulation"))]
+#[cfg(not(any(feature = "cuda", feature = "cuda-emulation")))]
 pub fn open(number: usize) -> Result<Cuda> {
     Err(error(format!("cuda:{number} cannot be used: this build of antlm knows no NVIDIA cards; say --device cpu")))
 }
