@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::bench_floor::{self, Peer};
 use antlm::objective::Objective;
+use antlm_nn::kernels::matmul::Precision;
 use antlm_nn::kernels::work::Products;
 
 /// Step times of antlm beside PyTorch's, by turns
@@ -17,8 +18,9 @@ use antlm_nn::kernels::work::Products;
 #[command(after_help = "\
 Examples:
   cargo xtask bench
-  cargo xtask bench --python venv/bin/python --rounds 5 --json target/bench.json
-In every round each program runs once a cell (8 x 128 tokens, f32), the second round in the opposite order, and so on.
+  cargo xtask bench --python venv/bin/python --compile --rounds 5 --json target/bench.json
+  cargo xtask bench --python venv/bin/python --compile --bf16
+In every round each program runs once a cell (8 x 128 tokens), the second round in the opposite order, and so on.
 Then come the products of that step alone, each by the quicker of antlm's library and PyTorch's: the floor.
 Let nothing else run meanwhile. bench/peers/README.md says how to make the Python.")]
 pub struct Options {
@@ -31,6 +33,9 @@ pub struct Options {
     /// Also the peer with torch.compile
     #[arg(long, requires = "python")]
     compile: bool,
+    /// Operands of products in bf16, here and there
+    #[arg(long)]
+    bf16: bool,
     /// Recipes that the peer knows by the same names
     #[arg(long, value_delimiter = ',', default_value = "ltg-bert-small,babyllama-58m")]
     models: Vec<String>,
@@ -51,6 +56,12 @@ pub struct Options {
     json: Option<PathBuf>,
 }
 
+impl Options {
+    fn precision(&self) -> Precision {
+        if self.bf16 { Precision::Bf16 } else { Precision::F32 }
+    }
+}
+
 /// One of the programs that are compared.
 struct Program {
     name: &'static str,
@@ -59,7 +70,7 @@ struct Program {
     /// What comes between model and objective.
     objective: &'static [&'static str],
     /// What comes at the end.
-    end: &'static [&'static str],
+    end: Vec<&'static str>,
 }
 
 /// The runs of one model and objective: `[program][round]`.
@@ -85,7 +96,13 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         for objective in &options.objectives {
             let (model, objective) = (model.clone(), objective.clone());
             let taught = serde_json::from_value::<Objective>(json!(objective)).context("--objectives")?;
-            let shape = antlm::bench::Options { objective: taught, batch: 8, seq: 128, steps: 0 };
+            let shape = antlm::bench::Options {
+                objective: taught,
+                batch: 8,
+                seq: 128,
+                steps: 0,
+                precision: options.precision().into(),
+            };
             let products = bench_floor::of_step(&model, shape)?;
             cells.push(Cell { model, objective, runs: vec![Vec::new(); programs.len()], products, floors: Vec::new() });
         }
@@ -99,7 +116,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
                 eprintln!("round {}: {} {}, {name}: {seconds:.3} s a step", round + 1, cell.model, cell.objective);
                 cell.runs[index].push(line);
             }
-            let (seconds, peak) = bench_floor::seconds(&cell.products, peer.as_ref())?;
+            let (seconds, peak) = bench_floor::seconds(&cell.products, options.precision(), peer.as_ref())?;
             eprintln!("round {}: {} {}, its products: {seconds:.3} s", round + 1, cell.model, cell.objective);
             cell.floors.push((seconds, peak));
         }
@@ -123,14 +140,18 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 fn programs(root: &Path, options: &Options) -> Result<Vec<Program>> {
     let antlm = crate::build_antlm(root, &[])?.display().to_string();
     let start = vec![antlm, "bench".into()];
-    let mut programs = vec![Program { name: "antlm", start, objective: &["--objective"], end: &["--json"] }];
+    let end = ["--json"].into_iter().chain(options.bf16.then_some("--precision=bf16")).collect();
+    let mut programs = vec![Program { name: "antlm", start, objective: &["--objective"], end }];
     if let Some(python) = &options.python {
         // Cargo runs us where the user stands; the default script lies in the repository.
         let peer = if options.peer.exists() { options.peer.clone() } else { root.join(&options.peer) };
         let start = vec![python.display().to_string(), peer.display().to_string()];
-        programs.push(Program { name: "torch", start: start.clone(), objective: &[], end: &[] });
+        let bf16 = options.bf16.then_some("--bf16");
+        let end = |compile: Option<&'static str>| bf16.into_iter().chain(compile).collect();
+        programs.push(Program { name: "torch", start: start.clone(), objective: &[], end: end(None) });
         if options.compile {
-            programs.push(Program { name: "torch.compile", start, objective: &[], end: &["--compile"] });
+            let end = end(Some("--compile"));
+            programs.push(Program { name: "torch.compile", start, objective: &[], end });
         }
     }
     Ok(programs)
@@ -140,7 +161,7 @@ fn programs(root: &Path, options: &Options) -> Result<Vec<Program>> {
 fn one(program: &Program, cell: &Cell, options: &Options) -> Result<Value> {
     let mut command = Command::new(&program.start[0]);
     command.args(&program.start[1..]).arg(&cell.model).args(program.objective).arg(&cell.objective);
-    command.args(["--batch=8", "--seq=128", &format!("--steps={}", options.steps)]).args(program.end);
+    command.args(["--batch=8", "--seq=128", &format!("--steps={}", options.steps)]).args(&program.end);
     if let Some(threads) = options.threads {
         command.arg(format!("--threads={threads}"));
     }
@@ -206,7 +227,11 @@ fn machine(programs: &[Program], cells: &[Cell], options: &Options) -> String {
     let versions: Vec<&str> =
         (0..programs.len()).filter_map(|index| cells.first()?.runs[index].first()?["peer"].as_str()).collect();
     let (rounds, steps) = (options.rounds, options.steps);
-    format!("{model}, {cores} cores; threads: {threads}; {}; {rounds} rounds of {steps} steps", versions.join(", "))
+    let numbers = if options.bf16 { "bf16" } else { "f32" };
+    format!(
+        "{model}, {cores} cores; threads: {threads}; {numbers}; {}; {rounds} rounds of {steps} steps",
+        versions.join(", ")
+    )
 }
 
 fn number(line: &Value, key: &str) -> Result<f64> {
@@ -228,11 +253,11 @@ mod tests {
 
     #[test]
     fn ratios_are_of_runs_of_the_same_round() {
-        let program = |name| Program { name, start: Vec::new(), objective: &[], end: &[] };
+        let program = |name| Program { name, start: Vec::new(), objective: &[], end: Vec::new() };
         let line = |seconds: f64| json!({ "seconds_median": seconds, "peak_bytes": 5e8 });
         // The machine was twice as slow in the second round, for both.
         let runs = vec![vec![line(1.0), line(2.0), line(1.0)], vec![line(2.0), line(4.0), line(1.5)]];
-        let product = Product { rows: 1000, cols: 1000, inner: 500, ..bench_floor::PEAK };
+        let product = Product { rows: 1000, cols: 1000, inner: 500, ..bench_floor::large(Precision::F32) };
         let floors = vec![(0.5, 2e9), (1.0, 1e9), (0.8, 2e9)];
         let cell = Cell { model: "m".into(), objective: "clm".into(), runs, products: [(product, 1)].into(), floors };
         let text = table(&[program("antlm"), program("torch")], &[cell]).unwrap();

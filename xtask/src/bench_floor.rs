@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use antlm::bench::{Options, Steps};
 use antlm::recipe::Recipe;
-use antlm_nn::kernels::matmul::{Into, Mat, MatMut, Threads, matmul};
+use antlm_nn::kernels::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use antlm_nn::kernels::work::{Product, Products, products};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-/// A large square product, whose rate stands for what the machine can do.
-pub const PEAK: Product =
-    Product { rows: 1536, cols: 1536, inner: 1536, left_transposed: false, right_transposed: false, spread: true };
+/// A large square product, whose rate stands for what the machine can do in these numbers.
+pub fn large(precision: Precision) -> Product {
+    let (left_transposed, right_transposed) = (false, false);
+    Product { rows: 1536, cols: 1536, inner: 1536, left_transposed, right_transposed, spread: true, precision }
+}
 
 /// The products of one step.
 pub fn of_step(recipe: &str, options: Options) -> Result<Products> {
@@ -32,25 +34,26 @@ pub fn operations(products: &Products) -> u64 {
     products.iter().map(|(product, times)| product.operations() * times).sum()
 }
 
-/// Seconds of the products one after another, by the quickest of the libraries for each; and the rate of [`PEAK`] in
-/// operations a second.
-pub fn seconds(products: &Products, peer: Option<&Peer>) -> Result<(f64, f64)> {
+/// Seconds of the products one after another, by the quickest of the libraries for each; and the rate of the [`large`]
+/// one in operations a second.
+pub fn seconds(products: &Products, precision: Precision, peer: Option<&Peer>) -> Result<(f64, f64)> {
     let threads = rayon::current_num_threads();
-    let shapes: Vec<Product> = products.keys().copied().chain([PEAK]).collect();
+    let peak = large(precision);
+    let shapes: Vec<Product> = products.keys().copied().chain([peak]).collect();
     let mut best: Vec<f64> = shapes.iter().map(ours).collect();
     if let Some(peer) = peer {
         let theirs = peer.seconds(&shapes, threads)?;
         best.iter_mut().zip(theirs).for_each(|(best, theirs)| *best = best.min(theirs));
     }
-    let peak = PEAK.operations() as f64 / best[best.len() - 1];
+    let peak = peak.operations() as f64 / best[best.len() - 1];
     let side_by_side = |product: &Product| if product.spread { 1.0 } else { threads as f64 };
     let sum = products.iter().zip(&best).map(|((product, &n), best)| n as f64 * best / side_by_side(product)).sum();
     Ok((sum, peak))
 }
 
-/// The fastest of some products of this shape by the library that antlm uses.
+/// The fastest of some products of this shape as antlm makes them.
 fn ours(product: &Product) -> f64 {
-    let Product { rows, cols, inner, left_transposed, right_transposed, spread } = *product;
+    let Product { rows, cols, inner, left_transposed, right_transposed, spread, precision } = *product;
     let (a, b) = (vec![0.5_f32; rows * inner], vec![0.25_f32; inner * cols]);
     let mut c = vec![0.0; rows * cols];
     let a = if left_transposed { Mat::new(&a, inner, rows).t() } else { Mat::new(&a, rows, inner) };
@@ -59,7 +62,7 @@ fn ours(product: &Product) -> f64 {
     let (mut fastest, mut times, began) = (f64::MAX, 0, Instant::now());
     while times < 5 || began.elapsed() < Duration::from_millis(20) {
         let start = Instant::now();
-        matmul(MatMut::new(black_box(&mut c), rows, cols), Into::Write, 1.0, a, b, threads);
+        matmul(MatMut::new(black_box(&mut c), rows, cols), Into::Write, precision, a, b, threads);
         fastest = fastest.min(start.elapsed().as_secs_f64());
         times += 1;
     }
@@ -74,8 +77,17 @@ pub struct Peer {
 
 impl Peer {
     fn seconds(&self, shapes: &[Product], threads: usize) -> Result<Vec<f64>> {
-        let list =
-            shapes.iter().map(|p| json!([p.rows, p.cols, p.inner, p.left_transposed, p.right_transposed, p.spread]));
+        let list = shapes.iter().map(|p| {
+            json!([
+                p.rows,
+                p.cols,
+                p.inner,
+                p.left_transposed,
+                p.right_transposed,
+                p.spread,
+                p.precision == Precision::Bf16
+            ])
+        });
         let text = serde_json::to_vec(&list.collect::<Vec<_>>())?;
         let mut command = Command::new(&self.python);
         command.arg(&self.script).arg(format!("--threads={threads}")).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -99,9 +111,9 @@ mod tests {
 
     #[test]
     fn a_floor_is_the_sum_of_the_products() {
-        let one = Product { spread: false, rows: 64, cols: 64, inner: 64, ..PEAK };
-        let (few, peak) = seconds(&[(one, 10)].into(), None).unwrap();
-        let (many, _) = seconds(&[(one, 10_000)].into(), None).unwrap();
+        let one = Product { spread: false, rows: 64, cols: 64, inner: 64, ..large(Precision::F32) };
+        let (few, peak) = seconds(&[(one, 10)].into(), Precision::F32, None).unwrap();
+        let (many, _) = seconds(&[(one, 10_000)].into(), Precision::F32, None).unwrap();
         assert!(few > 0.0 && many > 100.0 * few && peak > 1e8, "{few} {many} {peak}");
         assert_eq!(operations(&[(one, 10)].into()), 10 * 2 * 64 * 64 * 64);
     }

@@ -8,9 +8,9 @@ use std::time::Instant;
 use antlm_nn::kernels::attention::{self, Backward, Operands, attention, attention_backward};
 use antlm_nn::kernels::classifier::{self, Classifier, classifier_loss};
 use antlm_nn::kernels::dropout::{Rows, Site};
-use antlm_nn::kernels::matmul::{Into, Mat, MatMut, Threads, matmul};
+use antlm_nn::kernels::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use antlm_nn::kernels::norm::{self, LayerNorm};
-use antlm_nn::kernels::work::products;
+use antlm_nn::kernels::work::{Product, products};
 use antlm_nn::kernels::{activation, add_assign, add_column_sums, rope};
 use antlm_nn::optim::{Optimizer, Rule, Update, global_norm};
 use antlm_nn::params::{Init, Layout};
@@ -21,7 +21,7 @@ use clap::Args;
 use rayon::prelude::*;
 
 use crate::bench::median;
-use crate::bench_floor::{PEAK, operations};
+use crate::bench_floor::large;
 
 /// Every fused operation against its own floor
 #[derive(Args)]
@@ -32,6 +32,9 @@ pub struct Options {
     /// How often each operation is timed
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Operands of products in bf16, of those that a run with `precision = "bf16"` has so
+    #[arg(long)]
+    bf16: bool,
 }
 
 /// Tokens of a step.
@@ -55,20 +58,27 @@ struct Op {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let peak = PEAK.operations() as f64 / fastest(options.rounds, &mut product(PEAK.rows, PEAK.cols, PEAK.inner));
-    println!("a large product: {:.0} GFLOP/s; {} threads\n", peak / 1e9, rayon::current_num_threads());
+    let precision = if options.bf16 { Precision::Bf16 } else { Precision::F32 };
+    let rate = |precision| large(precision).operations() as f64 / fastest(options.rounds, &mut product(precision));
+    let rates = [Precision::F32, precision].map(|precision| (precision, rate(precision)));
+    let [f32, other] = rates.map(|(_, rate)| rate / 1e9);
+    let bf16 = if options.bf16 { format!(", in bf16 {other:.0}") } else { String::new() };
+    println!("a large product: {f32:.0} GFLOP/s{bf16}; {} threads\n", rayon::current_num_threads());
+    let rates = BTreeMap::from(rates);
     println!(
         "| operation | median ms | floor ms | times the floor | calls a step | ms a step |\n|---|---|---|---|---|---|"
     );
     let mut sweeps = BTreeMap::new();
     let (mut all, mut floors) = (0.0, 0.0);
-    for mut op in operations_of_a_step() {
+    for mut op in operations_of_a_step(precision) {
         (op.run)();
         let ((), found) = products(|| (op.run)());
         let seconds: Vec<f64> = (0..options.rounds).map(|_| time(&mut op.run)).collect();
         let seconds = median(&seconds);
         let swept = sweeps.entry(op.values).or_insert_with(|| sweep(op.values, options.rounds));
-        let floor = *swept + operations(&found) as f64 / peak;
+        let floor = found.iter().fold(*swept, |sum, (product, times)| {
+            sum + (product.operations() * times) as f64 / rates[&product.precision]
+        });
         let calls = f64::from(op.calls);
         println!(
             "| {} | {:.3} | {:.3} | {:.2} | {} | {:.1} |",
@@ -111,23 +121,25 @@ fn numbers(len: usize) -> Vec<f32> {
     (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
 }
 
-fn product(rows: usize, cols: usize, inner: usize) -> impl FnMut() {
+/// The large product.
+fn product(precision: Precision) -> impl FnMut() {
+    let Product { rows, cols, inner, .. } = large(precision);
     let (a, b, mut c) = (numbers(rows * inner), numbers(cols * inner), vec![0.0; rows * cols]);
     move || {
         let (a, b) = (Mat::new(&a, rows, inner), Mat::new(&b, cols, inner).t());
-        matmul(MatMut::new(&mut c, rows, cols), Into::Write, 1.0, a, b, Threads::All);
+        matmul(MatMut::new(&mut c, rows, cols), Into::Write, precision, a, b, Threads::All);
     }
 }
 
 /// Forward, gradient of the weight and gradient of the input of a linear layer.
-fn linear(name: &'static str, calls: u32, rows: usize, out: usize, inner: usize) -> Op {
+fn linear(name: &'static str, calls: u32, rows: usize, out: usize, inner: usize, precision: Precision) -> Op {
     let (x, w, gy) = (numbers(rows * inner), numbers(out * inner), numbers(rows * out));
     let (mut y, mut gx, mut gw) = (vec![0.0; rows * out], vec![0.0; rows * inner], vec![0.0; out * inner]);
     let run = move || {
         let (x, w, g) = (Mat::new(&x, rows, inner), Mat::new(&w, out, inner), Mat::new(&gy, rows, out));
-        matmul(MatMut::new(&mut y, rows, out), Into::Write, 1.0, x, w.t(), Threads::All);
-        matmul(MatMut::new(&mut gw, out, inner), Into::Add, 1.0, g.t(), x, Threads::All);
-        matmul(MatMut::new(&mut gx, rows, inner), Into::Write, 1.0, g, w, Threads::All);
+        matmul(MatMut::new(&mut y, rows, out), Into::Write, precision, x, w.t(), Threads::All);
+        matmul(MatMut::new(&mut gw, out, inner), Into::Add, precision, g.t(), x, Threads::All);
+        matmul(MatMut::new(&mut gx, rows, inner), Into::Write, precision, g, w, Threads::All);
     };
     Op { name, calls, values: 0, run: Box::new(run) }
 }
@@ -136,14 +148,14 @@ fn op(name: &'static str, calls: u32, values: usize, run: impl FnMut() + 'static
     Op { name, calls, values, run: Box::new(run) }
 }
 
-fn operations_of_a_step() -> Vec<Op> {
+fn operations_of_a_step(precision: Precision) -> Vec<Op> {
     let mut ops = vec![
-        linear("linear q, k, v", LAYERS, N, 3 * D, D),
-        linear("linear out", LAYERS, N, D, D),
-        linear("linear up and gate", LAYERS, N, 2 * WIDE, D),
-        linear("linear down", LAYERS, N, D, WIDE),
-        linear("linear of positions", LAYERS, RELATIVE_ROWS, 2 * D, D),
-        linear("linear of the head", 1, N, D, D),
+        linear("linear q, k, v", LAYERS, N, 3 * D, D, precision),
+        linear("linear out", LAYERS, N, D, D, precision),
+        linear("linear up and gate", LAYERS, N, 2 * WIDE, D, precision),
+        linear("linear down", LAYERS, N, D, WIDE, precision),
+        linear("linear of positions", LAYERS, RELATIVE_ROWS, 2 * D, D, precision),
+        linear("linear of the head", 1, N, D, D, precision),
     ];
     ops.extend(norms());
     ops.extend(activations());
@@ -155,7 +167,7 @@ fn operations_of_a_step() -> Vec<Op> {
     ] {
         ops.extend(attentions(name, calls, causal, heads, d, relative, p));
     }
-    ops.push(classifier());
+    ops.push(classifier(precision));
     ops.extend(whole_model());
     ops
 }
@@ -275,13 +287,13 @@ fn attentions(name: &'static str, calls: u32, causal: bool, heads: usize, d: usi
     [forward, backward]
 }
 
-fn classifier() -> Op {
+fn classifier(precision: Precision) -> Op {
     let (rows, bias, table) = (N - 8, numbers(VOCAB), numbers(VOCAB * D));
     let (x, targets) = (numbers(rows * D), (0..rows as u32).collect::<Vec<_>>());
     let (mut gx, mut gtable, mut gbias) = (vec![0.0; rows * D], vec![0.0; VOCAB * D], vec![0.0; VOCAB]);
     let (mut nll, mut scratch) = (vec![0.0; rows], Vec::new());
     op("output layer and loss, with gradients", 1, 0, move || {
-        let layer = Classifier { d: D, table: &table, bias: Some(&bias) };
+        let layer = Classifier { d: D, table: &table, bias: Some(&bias), precision };
         let grads = classifier::Grads { x: &mut gx, table: &mut gtable, bias: Some(&mut gbias), weight: 1e-3, z: 0.0 };
         classifier_loss(layer, &x, &targets, &mut nll, Some(grads), &mut scratch);
     })

@@ -36,6 +36,9 @@ pub struct Options {
     /// Seed of the runs (default: the recipes')
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// The runs' `precision` (default: the recipes')
+    #[arg(long, value_name = "f32|bf16|auto")]
+    precision: Option<String>,
     /// Threads of each run (default: all)
     #[arg(long, value_name = "N")]
     threads: Option<u32>,
@@ -87,7 +90,8 @@ fn text(options: &Options) -> Result<PathBuf> {
 /// Trains a recipe, goes on with a run that was stopped, or takes one that is finished.
 fn train(antlm: &Path, recipe: &str, text: &Path, options: &Options) -> Result<Log> {
     let seed = options.seed.map_or(String::new(), |seed| format!("-seed-{seed}"));
-    let run = options.out.join(format!("{recipe}{seed}"));
+    let precision = options.precision.as_ref().map_or(String::new(), |precision| format!("-{precision}"));
+    let run = options.out.join(format!("{recipe}{seed}{precision}"));
     let found = Log::read(&run)?;
     if found.finished {
         println!("{}: finished already", run.display());
@@ -102,6 +106,9 @@ fn train(antlm: &Path, recipe: &str, text: &Path, options: &Options) -> Result<L
         command.arg(recipe).arg("--text").arg(text).arg("--dev").arg(&options.dev).arg("--out").arg(&run);
         if let Some(seed) = options.seed {
             command.arg(format!("--seed={seed}"));
+        }
+        if let Some(precision) = &options.precision {
+            command.arg(format!("--set=precision={precision}"));
         }
     }
     if let Some(threads) = options.threads {

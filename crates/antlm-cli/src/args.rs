@@ -437,7 +437,7 @@ pub struct Bench {
     /// Steps that are timed
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: u32,
-    /// Number format of the products
+    /// Number format of the products' operands
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
     #[command(flatten)]
@@ -551,9 +551,13 @@ pub enum BenchObjective {
     Mlm,
 }
 
-/// Number formats of the products.
+/// Number formats of the products' operands.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Precision {
     /// 32-bit floating point
     F32,
+    /// bf16, its upper half
+    Bf16,
+    /// The faster of them on this device
+    Auto,
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use antlm_nn::device::{Buffer, Device, Trained};
+use antlm_nn::kernels::matmul::Precision as Operands;
 use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient};
 use antlm_nn::rng::{Rng, Stream};
 use antlm_nn::tape::{Dropout, Pool};
@@ -10,8 +11,8 @@ use serde::Serialize;
 
 use crate::model::{Kind, Model};
 use crate::objective::{Batch, Objective};
-use crate::recipe::{BatchSize, Recipe, size};
-use crate::train::step::{Regularizers, gradient};
+use crate::recipe::{BatchSize, Precision, Recipe, size};
+use crate::train::step::{Training, gradient};
 use crate::{Error, Result};
 
 /// What [`run`] times.
@@ -25,6 +26,8 @@ pub struct Options {
     pub seq: u32,
     /// Steps that are timed; two more warm up.
     pub steps: u32,
+    /// The operands of the products.
+    pub precision: Precision,
 }
 
 /// One line of results.
@@ -71,6 +74,7 @@ pub struct Steps {
     grads: Buffer,
     moments: [Buffer; 2],
     pool: Pool,
+    precision: Operands,
     done: u32,
 }
 
@@ -100,7 +104,16 @@ impl Steps {
         let params = device.buffer(model.init(0))?;
         let zeros = || device.buffer(vec![0.0; params.len()]);
         let (grads, moments) = (zeros()?, [zeros()?, zeros()?]);
-        Ok(Steps { model, batch, params, grads, moments, pool: Pool::of(device), done: 0 })
+        Ok(Steps {
+            model,
+            batch,
+            params,
+            grads,
+            moments,
+            precision: options.precision.on(&device),
+            pool: Pool::of(device),
+            done: 0,
+        })
     }
 
     /// One step; its loss.
@@ -109,9 +122,10 @@ impl Steps {
     /// The engine's.
     pub fn step(&mut self) -> Result<f64> {
         let adamw = Optimizer { rule: Rule::AdamW, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-        let more = Regularizers { dropout: Some(Dropout { rng: Rng::new(0), step: self.done }), z_loss: 0.0 };
+        let dropout = Some(Dropout { rng: Rng::new(0), step: self.done });
+        let training = Training { dropout, z_loss: 0.0, precision: self.precision };
         let batches = std::slice::from_ref(&self.batch);
-        let (loss, _, _) = gradient(&self.model, &self.params, batches, more, &mut self.grads, &mut self.pool)?;
+        let (loss, _, _) = gradient(&self.model, &self.params, batches, training, &mut self.grads, &mut self.pool)?;
         self.done += 1;
         let device = self.pool.device();
         let grad_scale = clip_coefficient(device.norm(self.grads.slice())?, 2.0);
@@ -152,7 +166,7 @@ pub fn run(recipe: &Recipe, options: Options, device: &Device) -> Result<Report>
         objective: options.objective,
         batch: options.batch,
         seq: options.seq,
-        bf16: false,
+        bf16: options.precision.on(device) == Operands::Bf16,
         compile: false,
         device: device.to_string(),
         threads: rayon::current_num_threads(),

@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use antlm::model::{Model, Rows};
 use antlm::objective::Batch;
+use antlm_nn::kernels::matmul::Precision;
 use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
 use antlm_nn::tape::{Pool, Tape};
 use common::{batch, difference, largest, model, read};
 
 /// Mean loss, and gradients of it.
-fn run(model: &Model, params: &[f32], batch: &Batch) -> (f64, Vec<f32>) {
+fn run(model: &Model, params: &[f32], batch: &Batch, precision: Precision) -> (f64, Vec<f32>) {
     let mut grads = vec![0.0; params.len()];
     let mut pool = Pool::default();
-    let mut tape = Tape::new(params, Some((&mut grads).into()), None, &mut pool).unwrap();
+    let tape = Tape::new(params, Some((&mut grads).into()), None, &mut pool).unwrap();
+    let mut tape = tape.with_precision(precision);
     let nll = model.loss(&mut tape, batch, 1.0 / batch.targets.len() as f32).unwrap();
     tape.backward().unwrap();
     (nll.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.len() as f64, grads)
@@ -28,7 +30,7 @@ fn agrees(name: &str) {
     assert!(cases.len() >= 2);
     for case in cases {
         let batch = batch(&golden, case);
-        let (loss, grads) = run(&model, &params, &batch);
+        let (loss, grads) = run(&model, &params, &batch, Precision::F32);
         let want = golden.floats[&format!("{case}.loss")][0];
         assert!(
             (loss - f64::from(want)).abs() < 2e-5 * f64::from(want).max(1.0),
@@ -71,6 +73,35 @@ fn tied_llama_agrees() {
     agrees("llama-tied");
 }
 
+/// Products of rounded operands, the rest as in f32: rounding changes an operand by 2^-9 of itself, so a product by 2^-8 of
+/// its length at the most, and a chain of k products, forward and backward, by k times that to first order.
+#[test]
+fn bf16_stays_near() {
+    for name in ["ltg-bert", "llama", "llama-tied"] {
+        let golden = read(name);
+        let (model, params) = model(&golden);
+        let chain = 2 * (4 * model.config().layers + 2);
+        for case in golden.ints.keys().filter_map(|key| key.strip_suffix(".ids")) {
+            let batch = batch(&golden, case);
+            let (loss, grads) = run(&model, &params, &batch, Precision::Bf16);
+            let want = f64::from(golden.floats[&format!("{case}.loss")][0]);
+            let (mut off, mut length) = (0.0, 0.0);
+            for tensor in model.layout().tensors() {
+                let want = &golden.floats[&format!("{case}.grad.{}", tensor.name)];
+                for (x, y) in grads[tensor.range()].iter().zip(want) {
+                    off += f64::from(x - y).powi(2);
+                    length += f64::from(*y).powi(2);
+                }
+            }
+            let off = (off / length).sqrt();
+            println!("{name} {case}: loss {loss} {want}, gradient off by {off}, bound {}", chain as f64 / 256.0);
+            assert!(off > 1e-3, "{name} {case}: {off}: bf16 changes nothing");
+            assert!(off < chain as f64 / 256.0, "{name} {case}: the gradient is off by {off} of its length");
+            assert!((loss - want).abs() < want / 256.0, "{name} {case}: loss {loss}, want {want}");
+        }
+    }
+}
+
 /// Forward, backward, clip and update, dropout 0, against PyTorch.
 fn one_step_agrees(name: &str) {
     let golden = read(name);
@@ -82,7 +113,7 @@ fn one_step_agrees(name: &str) {
     let ours = model.layout().tensors().iter().filter(|tensor| tensor.decay).map(|tensor| &tensor.name[..]).collect();
     assert_eq!(decayed, ours, "{name}: the tensors that decay");
 
-    let (_, grads) = run(&model, &start, &batch(&golden, step["case"].as_str().unwrap()));
+    let (_, grads) = run(&model, &start, &batch(&golden, step["case"].as_str().unwrap()), Precision::F32);
     let norm = global_norm(&grads);
     assert!(norm > number("clip"), "{name}: the clip has nothing to do");
     let optimizer = Optimizer {

@@ -8,7 +8,7 @@ use std::path::Path;
 use allocation_counter::measure;
 use antlm::bench::{Options, Steps};
 use antlm::objective::Objective;
-use antlm::recipe::Recipe;
+use antlm::recipe::{Precision, Recipe};
 use antlm_nn::kernels::work::products;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,8 @@ impl Work {
 /// The third step: by then all buffers are there.
 fn work(recipe: &str, objective: Objective) -> Work {
     let recipe = Recipe::load(recipe, &[]).unwrap();
-    let mut steps = Steps::new(&recipe, Options { objective, batch: 4, seq: 64, steps: 0 }).unwrap();
+    let mut steps =
+        Steps::new(&recipe, Options { objective, batch: 4, seq: 64, steps: 0, precision: Precision::F32 }).unwrap();
     steps.step().unwrap();
     steps.step().unwrap();
     let (_, found) = products(|| steps.step().unwrap());

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use antlm::bench::{self, Options};
 use antlm::objective::Objective;
-use antlm::recipe::Recipe;
+use antlm::recipe::{self, Recipe};
 use anyhow::Result;
 
 use crate::args::{Bench, BenchObjective, Precision};
@@ -15,10 +15,14 @@ pub fn run(args: &Bench, out: &mut impl Write) -> Result<()> {
         BenchObjective::Clm => Objective::Clm,
         BenchObjective::Mlm => Objective::Mlm,
     };
-    let Precision::F32 = args.precision;
+    let precision = match args.precision {
+        Precision::F32 => recipe::Precision::F32,
+        Precision::Bf16 => recipe::Precision::Bf16,
+        Precision::Auto => recipe::Precision::Auto,
+    };
     super::use_threads(args.threads)?;
     let recipe = Recipe::load(&args.recipe, &[])?;
-    let options = Options { objective, batch: args.batch, seq: args.seq, steps: args.steps };
+    let options = Options { objective, batch: args.batch, seq: args.seq, steps: args.steps, precision };
     let device = args.device.open(args.json)?;
     let report = bench::run(&recipe, options, &device)?;
     if args.json {
@@ -26,10 +30,11 @@ pub fn run(args: &Bench, out: &mut impl Write) -> Result<()> {
     } else {
         writeln!(
             out,
-            "{} {objective}, {} x {} tokens, f32, {}, {} threads: {:.3} s a step (fastest {:.3} s), {} tokens/s, peak {} MB",
+            "{} {objective}, {} x {} tokens, {}, {}, {} threads: {:.3} s a step (fastest {:.3} s), {} tokens/s, peak {} MB",
             report.model,
             report.batch,
             report.seq,
+            if report.bf16 { "bf16" } else { "f32" },
             report.device,
             report.threads,
             report.seconds_median,

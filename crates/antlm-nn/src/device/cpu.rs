@@ -6,15 +6,15 @@ use super::{
     Attended, AttentionBackward, Buffer, Classifier, ClassifierGrads, Dropping, LayerNorm, Linear, Operations, Slice,
     SliceMut, Trained,
 };
+use crate::Result;
 use crate::kernels::attention::{self, Backward, Operands, Spec};
 use crate::kernels::classifier;
-use crate::kernels::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
+use crate::kernels::matmul::{Into, Mat, MatMut, Threads, matmul};
 use crate::kernels::past::{self, Past};
 use crate::kernels::rope::{self, Table};
 use crate::kernels::{self, activation, norm};
 use crate::optim::{self, Optimizer, Update};
 use crate::params::Layout;
-use crate::{Error, Result};
 
 /// The CPU.
 #[derive(Debug)]
@@ -89,8 +89,7 @@ impl Operations for Cpu {
             into = Into::Add;
         }
         let (a, w) = (Mat::new(x.host(), n, inner), Mat::new(weight.host(), out, inner));
-        only_f32(precision)?;
-        matmul(MatMut::new(y, n, out), into, 1.0, a, w.t(), Threads::All);
+        matmul(MatMut::new(y, n, out), into, precision, a, w.t(), Threads::All);
         Ok(())
     }
 
@@ -104,13 +103,12 @@ impl Operations for Cpu {
         add: bool,
     ) -> Result<()> {
         let Linear { n, inner, out, weight, precision } = of;
-        only_f32(precision)?;
         let g = Mat::new(gy.host(), n, out);
         let gw = MatMut::new(gw.host(), out, inner);
-        matmul(gw, Into::Add, 1.0, g.t(), Mat::new(x.host(), n, inner), Threads::All);
+        matmul(gw, Into::Add, precision, g.t(), Mat::new(x.host(), n, inner), Threads::All);
         let into = if add { Into::Add } else { Into::Write };
         let w = Mat::new(weight.host(), out, inner);
-        matmul(MatMut::new(gx.host(), n, inner), into, 1.0, g, w, Threads::All);
+        matmul(MatMut::new(gx.host(), n, inner), into, precision, g, w, Threads::All);
         Ok(())
     }
 
@@ -266,8 +264,7 @@ impl Operations for Cpu {
         logits: &mut Buffer,
     ) -> Result<()> {
         let Classifier { d, table, bias, precision } = layer;
-        only_f32(precision)?;
-        let layer = classifier::Classifier { d, table: table.host(), bias: bias.map(Slice::host) };
+        let layer = classifier::Classifier { d, table: table.host(), bias: bias.map(Slice::host), precision };
         let grads = grads.map(|of| {
             let ClassifierGrads { x, table, bias, weight, z } = of;
             classifier::Grads { x: x.host(), table: table.host(), bias: bias.map(SliceMut::host), weight, z }
@@ -301,16 +298,5 @@ impl<'a> LayerNorm<'a> {
 impl<'a> Attended<'a> {
     fn host(self) -> Operands<'a> {
         Operands { qkv: self.qkv.host(), positions: self.positions.map(Slice::host), bounds: self.bounds }
-    }
-}
-
-/// The CPU's products are f32.
-fn only_f32(precision: Precision) -> Result<()> {
-    match precision {
-        Precision::F32 => Ok(()),
-        Precision::Bf16 => {
-            let (expected, got) = ("products in f32 on the CPU".into(), "bf16".into());
-            Err(Error::Shape { op: "precision", expected, got })
-        }
     }
 }

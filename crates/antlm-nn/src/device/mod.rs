@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::kernels::attention::Spec;
+use crate::kernels::bf16;
 use crate::kernels::dropout::{Rows, Site};
 use crate::kernels::matmul::Precision;
 use crate::kernels::past::Past;
@@ -40,6 +41,23 @@ impl Device {
         match self {
             Device::Cpu => "cpu",
             Device::Cuda(_) => "cuda",
+        }
+    }
+
+    /// Whether it multiplies bf16 numbers faster than f32 ones.
+    pub fn multiplies_bf16(&self) -> bool {
+        match self {
+            Device::Cpu => bf16::native(),
+            Device::Cuda(_) => true,
+        }
+    }
+
+    /// The name of the arithmetic that products have on it: those of one name have the same bits.
+    pub fn arithmetic(&self, precision: Precision) -> &'static str {
+        match (precision, self) {
+            (Precision::F32, _) => "f32",
+            (Precision::Bf16, Device::Cpu) => bf16::arithmetic(),
+            (Precision::Bf16, Device::Cuda(_)) => "bf16-cuda",
         }
     }
 

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::dispatch;
 use super::dropout::{HEAD_COLUMNS, Site};
 use super::math::{dot, exp, fma, max, sum};
-use super::matmul::{Into, Mat, MatMut, Threads, matmul};
+use super::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use crate::relative::{RELATIVE_ROWS, relative_row};
 
 /// Query rows of a tile.
@@ -163,7 +163,14 @@ impl<'a> Head<'a> {
     fn prepare(&self, scratch: &mut Scratch) {
         if let Some(positions) = self.positions {
             let p = MatMut::new(&mut scratch.p[..RELATIVE_ROWS * self.t], RELATIVE_ROWS, self.t);
-            matmul(p, Into::Write, 1.0, self.position_part(positions, 0), self.part(1, 0..self.t).t(), Threads::One);
+            matmul(
+                p,
+                Into::Write,
+                Precision::F32,
+                self.position_part(positions, 0),
+                self.part(1, 0..self.t).t(),
+                Threads::One,
+            );
         }
     }
 
@@ -172,10 +179,17 @@ impl<'a> Head<'a> {
         let keys = self.keys(tile.end);
         let q = self.part(0, tile.clone());
         let s = &mut scratch.s[..tile.len() * keys];
-        matmul(MatMut::new(s, tile.len(), keys), Into::Write, 1.0, q, self.part(1, 0..keys).t(), Threads::One);
+        matmul(
+            MatMut::new(s, tile.len(), keys),
+            Into::Write,
+            Precision::F32,
+            q,
+            self.part(1, 0..keys).t(),
+            Threads::One,
+        );
         let Some(positions) = self.positions else { return };
         let c = MatMut::strided(&mut scratch.c, tile.len(), RELATIVE_ROWS, BUCKETS);
-        matmul(c, Into::Write, 1.0, q, self.position_part(positions, 1).t(), Threads::One);
+        matmul(c, Into::Write, Precision::F32, q, self.position_part(positions, 1).t(), Threads::One);
         let (c, p, t) = (&scratch.c, &scratch.p, self.t);
         dispatch(
             #[inline(always)]
@@ -323,7 +337,7 @@ fn head_forward(part: Head<'_>, o: &mut [f32], stats: &mut [f32], scratch: &mut 
             },
         );
         let out = MatMut::strided(&mut o[tile.start * d + part.head * h..], tile.len(), h, d);
-        matmul(out, Into::Write, 1.0, Mat::new(s, tile.len(), keys), part.part(2, 0..keys), Threads::One);
+        matmul(out, Into::Write, Precision::F32, Mat::new(s, tile.len(), keys), part.part(2, 0..keys), Threads::One);
     }
 }
 
@@ -408,7 +422,14 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
         let go = Mat::strided(&saved.go[tile.start * d + column..], tile.len(), h, d);
         let Scratch { s, ds, keep, dc, dp, .. } = scratch;
         let (s, ds) = (&mut s[..tile.len() * keys], &mut ds[..tile.len() * keys]);
-        matmul(MatMut::new(ds, tile.len(), keys), Into::Write, 1.0, go, part.part(2, 0..keys).t(), Threads::One);
+        matmul(
+            MatMut::new(ds, tile.len(), keys),
+            Into::Write,
+            Precision::F32,
+            go,
+            part.part(2, 0..keys).t(),
+            Threads::One,
+        );
         // From here on s holds the dropped weights A, ds the gradient of the raw scores.
         dispatch(
             #[inline(always)]
@@ -464,30 +485,37 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
         );
         let (a, ds) = (Mat::new(s, tile.len(), keys), Mat::new(ds, tile.len(), keys));
         let gv = MatMut::strided(&mut gqkv[2 * d + column..], keys, h, 3 * d);
-        matmul(gv, Into::Add, 1.0, a.t(), go, Threads::One);
+        matmul(gv, Into::Add, Precision::F32, a.t(), go, Threads::One);
         let gk = MatMut::strided(&mut gqkv[d + column..], keys, h, 3 * d);
-        matmul(gk, Into::Add, 1.0, ds.t(), part.part(0, tile.clone()), Threads::One);
+        matmul(gk, Into::Add, Precision::F32, ds.t(), part.part(0, tile.clone()), Threads::One);
         let gq = &mut gqkv[tile.start * 3 * d + column..];
-        matmul(MatMut::strided(gq, tile.len(), h, 3 * d), Into::Add, 1.0, ds, part.part(1, 0..keys), Threads::One);
+        matmul(
+            MatMut::strided(gq, tile.len(), h, 3 * d),
+            Into::Add,
+            Precision::F32,
+            ds,
+            part.part(1, 0..keys),
+            Threads::One,
+        );
         if let Some(positions) = part.positions {
             let dc = Mat::strided(dc, tile.len(), RELATIVE_ROWS, BUCKETS);
             matmul(
                 MatMut::strided(gq, tile.len(), h, 3 * d),
                 Into::Add,
-                1.0,
+                Precision::F32,
                 dc,
                 part.position_part(positions, 1),
                 Threads::One,
             );
             let gkp = MatMut::strided(&mut gpositions[d + column..], RELATIVE_ROWS, h, 2 * d);
-            matmul(gkp, Into::Add, 1.0, dc.t(), part.part(0, tile.clone()), Threads::One);
+            matmul(gkp, Into::Add, Precision::F32, dc.t(), part.part(0, tile.clone()), Threads::One);
         }
     }
     if let Some(positions) = part.positions {
         let dp = Mat::new(&scratch.dp[..RELATIVE_ROWS * t], RELATIVE_ROWS, t);
         let gk = MatMut::strided(&mut gqkv[d + column..], t, h, 3 * d);
-        matmul(gk, Into::Add, 1.0, dp.t(), part.position_part(positions, 0), Threads::One);
+        matmul(gk, Into::Add, Precision::F32, dp.t(), part.position_part(positions, 0), Threads::One);
         let gqp = MatMut::strided(&mut gpositions[column..], RELATIVE_ROWS, h, 2 * d);
-        matmul(gqp, Into::Add, 1.0, dp, part.part(1, 0..t), Threads::One);
+        matmul(gqp, Into::Add, Precision::F32, dp, part.part(1, 0..t), Threads::One);
     }
 }

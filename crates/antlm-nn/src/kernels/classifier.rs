@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::math::{exp, ln, max, sum};
-use super::matmul::{Into, Mat, MatMut, Threads, matmul};
+use super::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use super::{add_column_sums, dispatch};
 
 /// Rows of a tile: every tile reads and writes the gradient of the whole vocabulary matrix once, so not too few.
@@ -37,6 +37,8 @@ pub struct Classifier<'a> {
     pub table: &'a [f32],
     /// `[V]`.
     pub bias: Option<&'a [f32]>,
+    /// The numbers of its products.
+    pub precision: Precision,
 }
 
 /// -log p(target) of every row of `x: [m, d]` into `nll: [m]`, without any z-loss, and the gradients if wanted.
@@ -62,7 +64,7 @@ pub fn classifier_loss(
         matmul(
             MatMut::new(z, rows, vocab),
             Into::Write,
-            1.0,
+            layer.precision,
             Mat::new(x, rows, d),
             Mat::new(layer.table, vocab, d).t(),
             Threads::All,
@@ -87,7 +89,7 @@ pub fn classifier_loss(
             matmul(
                 MatMut::new(gx, rows, d),
                 Into::Write,
-                1.0,
+                layer.precision,
                 Mat::new(z, rows, vocab),
                 Mat::new(layer.table, vocab, d),
                 Threads::All,
@@ -95,7 +97,7 @@ pub fn classifier_loss(
             matmul(
                 MatMut::new(grads.table, vocab, d),
                 Into::Add,
-                1.0,
+                layer.precision,
                 Mat::new(z, rows, vocab).t(),
                 Mat::new(x, rows, d),
                 Threads::All,

@@ -1,16 +1,17 @@
-//! Products of matrices inside flat slices, by the `gemm` crate. It cuts work over rows and columns only, never over
-//! the inner dimension, so that the bits do not depend on the number of threads.
+//! Products of matrices inside flat slices: in f32 by the `gemm` crate, in bf16 by [`super::bf16`]. Both cut work over
+//! rows and columns only, never over the inner dimension, so that the bits do not depend on the number of threads.
 
+use super::bf16;
 use super::work::{self, Product};
 
 /// A matrix inside a slice: entry (i, j) lies at `offset + i * row_stride + j * col_stride`.
 #[derive(Clone, Copy, Debug)]
 pub struct Mat<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
 }
 
 impl<'a> Mat<'a> {
@@ -37,10 +38,10 @@ impl<'a> Mat<'a> {
 /// Where a product goes: rows of `cols` values, `stride` apart.
 #[derive(Debug)]
 pub struct MatMut<'a> {
-    data: &'a mut [f32],
-    rows: usize,
-    cols: usize,
-    stride: usize,
+    pub(super) data: &'a mut [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) stride: usize,
 }
 
 impl<'a> MatMut<'a> {
@@ -94,11 +95,11 @@ pub enum Precision {
     Bf16,
 }
 
-/// `c = alpha * a b` or `c += alpha * a b`.
+/// `c = a b` or `c += a b`.
 ///
 /// # Panics
 /// When shapes do not fit: callers have checked them before.
-pub fn matmul(c: MatMut<'_>, into: Into, alpha: f32, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
+pub fn matmul(c: MatMut<'_>, into: Into, precision: Precision, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
     assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "product of unfit matrices");
     if c.rows == 0 || c.cols == 0 {
         return;
@@ -110,7 +111,17 @@ pub fn matmul(c: MatMut<'_>, into: Into, alpha: f32, a: Mat<'_>, b: Mat<'_>, thr
         left_transposed: a.col_stride != 1,
         right_transposed: b.col_stride != 1,
         spread: threads == Threads::All,
+        precision,
     });
+    match precision {
+        Precision::F32 => multiply(c, into, a, b, threads),
+        Precision::Bf16 => bf16::product(c, into, a, b, threads),
+    }
+}
+
+/// The product in f32 of matrices that fit each other.
+pub(super) fn multiply(c: MatMut<'_>, into: Into, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
+    assert!(a.rows == c.rows && b.cols == c.cols && a.cols == b.rows, "product of unfit matrices");
     let parallelism = match threads {
         Threads::One => gemm::Parallelism::None,
         Threads::All if rayon::current_num_threads() == 1 => gemm::Parallelism::None,
@@ -137,7 +148,7 @@ pub fn matmul(c: MatMut<'_>, into: Into, alpha: f32, a: Mat<'_>, b: Mat<'_>, thr
             b.col_stride as isize,
             b.row_stride as isize,
             1.0,
-            alpha,
+            1.0,
             false,
             false,
             false,
@@ -187,7 +198,8 @@ mod tests {
                 let mut c = start.clone();
                 let am = if ta { Mat::new(&a, k, m).t() } else { Mat::new(&a, m, k) };
                 let bm = if tb { Mat::new(&b, n, k).t() } else { Mat::new(&b, k, n) };
-                matmul(MatMut::new(&mut c, m, n), if add { Into::Add } else { Into::Write }, 0.5, am, bm, Threads::All);
+                let into = if add { Into::Add } else { Into::Write };
+                matmul(MatMut::new(&mut c, m, n), into, Precision::F32, am, bm, Threads::All);
                 c
             });
             let one = run(1);
@@ -198,8 +210,12 @@ mod tests {
                     let entry = |l: usize| {
                         f64::from(if ta { a[l * m + i] } else { a[i * k + l] }) * f64::from(if tb { b[j * k + l] } else { b[l * n + j] })
                     };
-                    let want = 0.5 * (0..k).map(entry).sum::<f64>() + if add { f64::from(start[i * n + j]) } else { 0.0 };
-                    prop_assert!((f64::from(one[i * n + j]) - want).abs() < 2e-5, "{} {}", one[i * n + j], want);
+                    let before = if add { f64::from(start[i * n + j]) } else { 0.0 };
+                    let want = before + (0..k).map(entry).sum::<f64>();
+                    // Each of k + 1 additions is off by at most 2^-24 of a sum that is at most this large.
+                    let largest = before.abs() + (0..k).map(|l| entry(l).abs()).sum::<f64>();
+                    let off = (f64::from(one[i * n + j]) - want).abs();
+                    prop_assert!(off <= (k + 2) as f64 * 2f64.powi(-24) * largest, "{} {}", one[i * n + j], want);
                 }
             }
         }
@@ -215,7 +231,7 @@ mod tests {
                 matmul(
                     MatMut::new(&mut c, m, n),
                     Into::Write,
-                    1.0,
+                    Precision::F32,
                     Mat::new(&a, m, k),
                     Mat::new(&b, n, k).t(),
                     Threads::All,

@@ -1,8 +1,9 @@
 //! CPU kernels: plain loops over slices, compiled for AVX-512, AVX2 and the baseline, chosen at run time; products
-//! by the `gemm` crate. Work is cut into fixed blocks of rows, so results do not depend on the number of threads.
+//! by the `gemm` crate or, in bf16, by tiles of our own. Work is cut into fixed blocks of rows, so results do not depend on the number of threads.
 
 pub mod activation;
 pub mod attention;
+pub mod bf16;
 pub mod classifier;
 pub mod dropout;
 pub mod math;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::matmul::Precision;
+
 /// The shape of a product `[rows, inner] x [inner, cols]`, and how it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Product {
@@ -19,6 +21,8 @@ pub struct Product {
     pub right_transposed: bool,
     /// It runs on all threads; otherwise several run side by side.
     pub spread: bool,
+    /// In which numbers.
+    pub precision: Precision,
 }
 
 impl Product {
@@ -52,7 +56,7 @@ pub(super) fn note(product: Product) {
 /// ```
 /// use antlm_nn::kernels::{matmul::*, work::products};
 /// let (a, b, mut c) = ([1.0; 6], [2.0; 12], [0.0; 8]);
-/// let multiply = || matmul(MatMut::new(&mut c, 2, 4), Into::Write, 1.0, Mat::new(&a, 2, 3), Mat::new(&b, 3, 4), Threads::One);
+/// let multiply = || matmul(MatMut::new(&mut c, 2, 4), Into::Write, Precision::F32, Mat::new(&a, 2, 3), Mat::new(&b, 3, 4), Threads::One);
 /// let ((), found) = products(multiply);
 /// let (product, times) = found.first_key_value().unwrap();
 /// assert_eq!((product.operations(), product.bytes(), *times), (48, 4 * (6 + 12 + 8), 1));

@@ -1,6 +1,7 @@
 //! Cross-entropy of logits and its gradient; the products around it are not the kernel's.
 
 use antlm_nn::kernels::classifier::{Classifier, Grads, classifier_loss};
+use antlm_nn::kernels::matmul::Precision;
 
 use super::card::{Card, Compiled, grid};
 use super::{assert_close, below, random, run};
@@ -10,7 +11,7 @@ use crate::arguments;
 fn on_the_cpu(rows: &[f32], vocab: usize, bias: Option<&[f32]>, targets: &[u32], weight: f32, z: f32) -> [Vec<f32>; 2] {
     let mut table = vec![0.0; vocab * vocab];
     (0..vocab).for_each(|i| table[i * vocab + i] = 1.0);
-    let layer = Classifier { d: vocab, table: &table, bias };
+    let layer = Classifier { d: vocab, table: &table, bias, precision: Precision::F32 };
     let (mut nll, mut gx, mut gtable) = (vec![0.0; targets.len()], vec![0.0; rows.len()], vec![0.0; table.len()]);
     let grads = Grads { x: &mut gx, table: &mut gtable, bias: None, weight, z };
     classifier_loss(layer, rows, targets, &mut nll, Some(grads), &mut Vec::new());

@@ -77,7 +77,12 @@ pub const KEYS: &[Key] = &[
         "Tokens of a segment, opening and closing mark included; at most 512 for LTG-BERT, 8192 for Llama.",
     ),
     key("seed", Whole(0), Some("0"), "Seed of everything random: initial weights, order, masks, dropout."),
-    key("precision", One(&["f32"]), Some("\"f32\""), "The numbers the model is trained with."),
+    key(
+        "precision",
+        One(&["f32", "bf16", "auto"]),
+        Some("\"f32\""),
+        "Operands of training's products; `auto` is bf16 where the device multiplies it faster (AVX512-BF16, a card), f32 elsewhere.",
+    ),
     key("model.kind", One(&["ltg-bert", "llama"]), None, "The architecture."),
     key("model.layers", Whole(1), None, "Number of layers."),
     key("model.hidden", Whole(1), None, "Width of the residual stream."),

@@ -11,6 +11,8 @@ use crate::objective::{Backend, Masking};
 use crate::text::clean::Cleaning;
 use crate::text::corpus::DocumentRule;
 use crate::text::source::{Source, default_field};
+use antlm_nn::device::Device;
+use antlm_nn::kernels::matmul::Precision as Operands;
 use antlm_nn::optim::curve::{Curve, Length, Shape};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -56,7 +58,7 @@ pub struct Recipe {
     /// The seed of everything random: initial weights, order, masks, dropout.
     #[serde(default)]
     pub seed: u64,
-    /// The numbers the model is trained with.
+    /// The operands of training's products.
     #[serde(default)]
     pub precision: Precision,
     /// The model.
@@ -94,22 +96,35 @@ pub struct Recipe {
     pub imported: Option<Imported>,
 }
 
-/// The numbers a model is trained with. Only `f32` exists so far.
+/// The numbers that products of training have as operands. Weights, moments, sums, norms and softmax are f32 in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 32-bit floating point throughout.
+    /// 32-bit floating point.
     #[default]
-    #[serde(rename = "f32")]
     F32,
+    /// bf16, the upper half of f32, rounded to nearest even.
+    Bf16,
+    /// bf16 where the device multiplies it faster, f32 elsewhere. A run's own recipe says which it was.
+    Auto,
 }
 
-impl TryFrom<String> for Precision {
-    type Error = String;
-    fn try_from(text: String) -> std::result::Result<Precision, String> {
-        match text.as_str() {
-            "f32" => Ok(Precision::F32),
-            _ => Err(format!("this version trains in \"f32\" only, not in {text:?}")),
+impl Precision {
+    /// What it comes to on a device.
+    pub fn on(self, device: &Device) -> Operands {
+        match self {
+            Precision::Bf16 => Operands::Bf16,
+            Precision::Auto if device.multiplies_bf16() => Operands::Bf16,
+            Precision::F32 | Precision::Auto => Operands::F32,
+        }
+    }
+}
+
+impl From<Operands> for Precision {
+    fn from(operands: Operands) -> Precision {
+        match operands {
+            Operands::F32 => Precision::F32,
+            Operands::Bf16 => Precision::Bf16,
         }
     }
 }

@@ -85,9 +85,9 @@ pub struct State {
     pub unmeasured: bool,
     /// The part of `log.jsonl` that belongs to these steps; what is behind is cut off on resume.
     pub log: LogEnd,
-    /// Number format of the products: `f32`.
+    /// The arithmetic of the products: `f32`, `bf16-avx512` and others ([`Device::arithmetic`](antlm_nn::device::Device::arithmetic)).
     pub precision: String,
-    /// Where it ran: `cpu`.
+    /// Where it ran: `cpu`, `cuda`.
     pub device: String,
 }
 

@@ -351,7 +351,7 @@ impl Run {
             unmeasured: self.unmeasured,
             seen: self.seen.clone(),
             log: self.log.sync()?,
-            precision: "f32".into(),
+            precision: self.device.arithmetic(self.recipe.precision.on(&self.device)).into(),
             device: self.device.kind().into(),
         })
     }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use antlm_nn::device::{Buffer, Device, Slice, SliceMut, Trained};
+use antlm_nn::kernels::matmul::Precision;
 use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient};
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Dropout, Pool, Tape};
@@ -60,13 +61,15 @@ impl Weights<Buffer> {
     }
 }
 
-/// What training adds to the plain loss.
+/// What training has besides the plain loss.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Regularizers {
+pub struct Training {
     /// Dropout, where the model has it.
     pub dropout: Option<Dropout>,
     /// Coefficient of the z-loss, which is in the gradient and not in the loss that is given back.
     pub z_loss: f32,
+    /// The operands of its products.
+    pub precision: Precision,
 }
 
 /// What one step did.
@@ -144,7 +147,7 @@ pub fn gradient_unless(
     model: &Model,
     params: Slice<'_>,
     batches: &[Batch],
-    regularizers: Regularizers,
+    training: Training,
     mut grads: SliceMut<'_>,
     pool: &mut Pool,
 ) -> Result<std::result::Result<(f64, u64, u64), i32>> {
@@ -156,8 +159,9 @@ pub fn gradient_unless(
         if let Some(signal) = cancel() {
             return Ok(Err(signal));
         }
-        let mut tape = Tape::new(params, Some(grads.all()), regularizers.dropout, pool)?;
-        let nll = model.loss_with_z(&mut tape, batch, weight, regularizers.z_loss)?;
+        let tape = Tape::new(params, Some(grads.all()), training.dropout, pool)?;
+        let mut tape = tape.with_precision(training.precision);
+        let nll = model.loss_with_z(&mut tape, batch, weight, training.z_loss)?;
         tape.backward()?;
         sum += nll.iter().map(|&x| f64::from(x)).sum::<f64>();
         rows += batch.ids.len() as u64;
@@ -173,13 +177,13 @@ pub fn gradient<'a>(
     model: &Model,
     params: impl Into<Slice<'a>>,
     batches: &[Batch],
-    regularizers: Regularizers,
+    training: Training,
     grads: impl Into<SliceMut<'a>>,
     pool: &mut Pool,
 ) -> Result<(f64, u64, u64)> {
     // Never asked to stop, so there is always a result.
     let (params, grads) = (params.into(), grads.into());
-    Ok(gradient_unless(&|| None, model, params, batches, regularizers, grads, pool)?.unwrap_or_default())
+    Ok(gradient_unless(&|| None, model, params, batches, training, grads, pool)?.unwrap_or_default())
 }
 
 /// Everything a step needs besides the weights.
@@ -224,9 +228,10 @@ impl Stepper<'_> {
         let packing = Packing { recipe, objective: step.objective, rng: self.rng, step: step.index };
         let batches = packing.batches(data, segments.into_iter());
         let dropout = Some(Dropout { rng: self.rng, step: step.index });
-        let regularizers = Regularizers { dropout, z_loss: recipe.optimizer.z_loss as f32 };
+        let precision = recipe.precision.on(self.pool.device());
+        let training = Training { dropout, z_loss: recipe.optimizer.z_loss as f32, precision };
         let (params, grads, pool) = (weights.params.slice(), self.grads.slice_mut(), &mut self.pool);
-        let found = gradient_unless(cancel, self.model, params, &batches, regularizers, grads, pool)?;
+        let found = gradient_unless(cancel, self.model, params, &batches, training, grads, pool)?;
         let grad_norm = self.pool.device().norm(self.grads.slice())?;
         Ok(found.map(|(loss, rows, targets)| Outcome { loss, grad_norm, rows, targets, words }))
     }

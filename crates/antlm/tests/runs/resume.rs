@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 
+use antlm::model::Model;
 use antlm::objective::schedule::Schedule;
 use antlm::recipe::{Milestones, Recipe};
 use antlm::text::prepare::prepare;
@@ -11,6 +12,8 @@ use antlm::train::events::{Event, read_log};
 use antlm::train::trained::Trained;
 use antlm::train::{checkpoint, input, run};
 use antlm::{Error, Result};
+use antlm_nn::device::Device;
+use antlm_nn::kernels::matmul::Precision;
 use antlm_nn::rng::{Rng, Stream};
 
 use super::toy::{Toy, read};
@@ -254,4 +257,69 @@ fn another_text_or_recipe_is_refused() {
     let options = input::options(&recipe, &[toy.path().join("text.txt")], &[]).unwrap();
     prepare(&options, &prepared, &mut |_| {}, &|| false).unwrap();
     toy.resume("whole").unwrap();
+}
+
+/// What `auto` comes to is the run's for good: in its recipe and its checkpoints, and on other hardware it is refused.
+#[test]
+fn bf16_is_resumed_where_it_has_the_same_bits() {
+    let native = Device::Cpu.multiplies_bf16();
+    for (asked, written) in [("auto", if native { "bf16" } else { "f32" }), ("bf16", "bf16")] {
+        let toy = Toy::with(&[&format!("precision={asked}")]);
+        let recipe = std::fs::read_to_string(toy.run("whole").join("recipe.toml")).unwrap();
+        assert!(recipe.contains(&format!("\nprecision = \"{written}\"\n")), "{asked}: {recipe}");
+        for event in (3..toy.events).step_by(7) {
+            let name = format!("killed-{event}");
+            assert!(toy.start(&name).unwrap().train(&mut fails_at(event), &|| None).is_err());
+            toy.resume(&name).unwrap();
+            toy.is_whole(&name);
+        }
+    }
+    let toy = Toy::with(&["precision=bf16"]);
+    let f32 = Toy::new();
+    let losses = |toy: &Toy| read(&toy.run("whole").join("log.jsonl"));
+    assert!(losses(&toy) != losses(&f32), "bf16 changes nothing");
+    let (run, here) = (toy.run("whole"), Device::Cpu.arithmetic(Precision::Bf16));
+    let recipe = Recipe::load(run.join("recipe.toml").to_str().unwrap(), &[]).unwrap();
+    let model = Model::new(&recipe.config()).unwrap();
+    let (mut newest, _) = checkpoint::newest_good(&run, model.layout()).unwrap().unwrap();
+    assert_eq!(std::mem::replace(&mut newest.state.precision, "bf16-elsewhere".into()), here);
+    checkpoint::save(&run, &newest.state, model.layout(), &newest.weights, newest.kept).unwrap();
+    let refused = toy.resume("whole").unwrap_err().to_string();
+    for part in ["state.json", "precision", "bf16-elsewhere", here, "--init"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
+/// Learns as much in bf16 as in f32: dev losses within half a per cent.
+#[test]
+fn bf16_learns_as_f32() {
+    let sizes = [
+        "schedule=3 clm + 3 mntp",
+        "model.layers=2",
+        "model.hidden=64",
+        "model.hidden_dropout=0.1",
+        "optimizer.ema_decay=0.0",
+    ];
+    let health = ["health.spikes=off", "batch.segments=8", "dev.max_segments=0", "optimizer.lr=0.003"];
+    let losses = ["f32", "bf16"].map(|precision| {
+        let precision = format!("precision={precision}");
+        let set: Vec<&str> = sizes.iter().chain(&health).copied().chain([&precision[..]]).collect();
+        let (toy, mut losses) = (Toy::untrained(&set), Vec::new());
+        let mut listen = |event: &Event| {
+            if let Event::Dev { backend, loss, unigram, .. } = event {
+                losses.push((*backend, *loss, *unigram));
+            }
+            Ok(())
+        };
+        toy.start("whole").unwrap().train(&mut listen, &|| None).unwrap();
+        losses
+    });
+    let [f32, bf16] = &losses;
+    assert_eq!(f32.len(), bf16.len());
+    for (f32, bf16) in f32.iter().zip(bf16) {
+        println!("{f32:?} {bf16:?}");
+        assert!(f32.0 == bf16.0 && (f32.1 - bf16.1).abs() < 0.005 * f32.1, "{f32:?} {bf16:?}");
+    }
+    let (_, loss, unigram) = f32[f32.len() - 1];
+    assert!(loss < 0.9 * unigram, "too little was learnt to compare: {loss}, words alone {unigram}");
 }

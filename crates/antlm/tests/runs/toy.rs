@@ -20,6 +20,28 @@ pub struct Toy {
 
 impl Toy {
     pub fn new() -> Toy {
+        Toy::with(&[])
+    }
+
+    /// With other values of the recipe.
+    pub fn with(other: &[&str]) -> Toy {
+        let mut toy = Toy::untrained(other);
+        let (steps, events, skipped) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        let mut count = |event: &Event| {
+            skipped.set(skipped.get() + u64::from(matches!(event, Event::Skip { .. })));
+            steps.set(event.step());
+            events.set(events.get() + 1);
+            Ok(())
+        };
+        toy.start("whole").unwrap().train(&mut count, &|| None).unwrap();
+        (toy.steps, toy.events) = (steps.get(), events.get());
+        assert!((9..20).contains(&toy.steps), "{}", toy.steps);
+        assert!((1..toy.steps / 2).contains(&skipped.get()), "{} steps were skipped", skipped.get());
+        toy
+    }
+
+    /// Without a run.
+    pub fn untrained(other: &[&str]) -> Toy {
         let folder = tempfile::tempdir().unwrap();
         let set = [
             "schedule=2 clm + 1 mntp",
@@ -42,7 +64,10 @@ impl Toy {
             "health.window=2",
             "model.hidden_dropout=0.5",
         ];
-        let recipe = Recipe::load("ltg-bert-tiny", &set.map(String::from)).unwrap();
+        let recipe = {
+            let set: Vec<String> = set.iter().chain(other).map(|set| set.to_string()).collect();
+            Recipe::load("ltg-bert-tiny", &set).unwrap()
+        };
         let mut text = Vec::new();
         antlm::text::sample::write(800, 5, antlm::text::sample::Part::Train, &mut text).unwrap();
         let path = folder.path().join("text.txt");
@@ -50,19 +75,7 @@ impl Toy {
         let options = input::options(&recipe, &[path], &[]).unwrap();
         let prepared = prepare(&options, folder.path().join("prepared"), &mut |_| {}, &|| false).unwrap();
         assert!(prepared.dev.is_some(), "dev losses are part of the run");
-        let mut toy = Toy { folder, recipe, steps: 0, events: 0 };
-        let (steps, events, skipped) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        let mut count = |event: &Event| {
-            skipped.set(skipped.get() + u64::from(matches!(event, Event::Skip { .. })));
-            steps.set(event.step());
-            events.set(events.get() + 1);
-            Ok(())
-        };
-        toy.start("whole").unwrap().train(&mut count, &|| None).unwrap();
-        (toy.steps, toy.events) = (steps.get(), events.get());
-        assert!((9..20).contains(&toy.steps), "{}", toy.steps);
-        assert!((1..toy.steps / 2).contains(&skipped.get()), "{} steps were skipped", skipped.get());
-        toy
+        Toy { folder, recipe, steps: 0, events: 0 }
     }
 
     pub fn path(&self) -> &Path {

@@ -10,7 +10,7 @@ use std::sync::{Mutex, OnceLock};
 use super::driver::{Argument, Driver, Grid, Matrix};
 use super::{error, lock};
 use crate::Result;
-use crate::kernels::matmul::{Into, Mat, MatMut, Threads, matmul};
+use crate::kernels::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 
 /// An emulated card.
 #[derive(Debug)]
@@ -224,7 +224,7 @@ impl Driver for Emulated {
                 (process.matrix(a, which)?, process.matrix(b, which)?, process.matrix(c, which)?);
             let into = if add { Into::Add } else { Into::Write };
             let result = MatMut::strided(&mut to, c.rows, c.cols, c.stride);
-            matmul(result, into, 1.0, operand(a, &left), operand(b, &right), Threads::One);
+            matmul(result, into, Precision::F32, operand(a, &left), operand(b, &right), Threads::One);
             process.write(c.at + (4 * which * c.step) as u64, bytemuck::cast_slice(&to))?;
         }
         Ok(())

@@ -81,6 +81,7 @@ fn override_values_are_toml_or_text() {
     assert_eq!(load(&["masking.rule=token"]).masking.rule, crate::objective::masked::Rule::Token);
     assert_eq!(load(&["dev.max_segments=5"]).dev.max_segments, 5);
     assert_eq!(load(&["precision=f32"]).precision, Precision::F32);
+    assert_eq!(load(&["precision=auto"]).precision, Precision::Auto);
     // Not two keys, but one text with a line break.
     assert_eq!(load(&["description=1\nseed = 9"]).description, "1\nseed = 9");
 }
@@ -161,7 +162,7 @@ fn wrong_values_name_recipe_and_key() {
         ("ltg-bert-tiny", "optimizer.ema_decay=nan", "optimizer.ema_decay", "below 1"),
         ("ltg-bert-tiny", "learning_rate.warmup=slow", "learning_rate.warmup", "number of steps"),
         ("ltg-bert-tiny", "learning_rate.floor=2", "learning_rate.floor", "share from 0 to 1"),
-        ("ltg-bert-tiny", "precision=bf16", "precision", "\"f32\" only"),
+        ("ltg-bert-tiny", "precision=f16", "precision", "unknown variant"),
         ("ltg-bert-tiny", "seed=-1", "seed", "invalid value"),
         ("ltg-bert-tiny", "version=2", "version", "version 1, not 2"),
         ("ltg-bert-tiny", "dev.share=0.1", "dev", "share"),

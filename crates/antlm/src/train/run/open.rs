@@ -49,6 +49,8 @@ pub fn create_on(
     device: &Device,
 ) -> Result<Run> {
     let mut recipe = recipe.clone();
+    // What `auto` is here must stay so on any machine that goes on with the run.
+    recipe.precision = recipe.precision.on(device).into();
     if let Some(init) = &init {
         init.check_fits(&recipe)?;
         if init.tokenizer.hash()? != prepared.tokenizer.hash()? {
@@ -191,6 +193,16 @@ pub fn resume_on(out: &Path, device: &Device) -> Result<Run> {
     if averaged != (recipe.optimizer.ema_decay > 0.0) {
         let what = "averaged weights are in one of checkpoint and recipe (optimizer.ema_decay) but not in the other";
         return Err(Error::data(saved.path.join("state.json"), "sha256", what));
+    }
+    let arithmetic = device.arithmetic(recipe.precision.on(device));
+    if state.device == device.kind() && state.precision != arithmetic {
+        let what = format!(
+            "was trained with the arithmetic {}, and this machine has {arithmetic}: its sums have another order, and the \
+             run would not be the same; go on with it on a processor like that one, or start a new run from it with \
+             `antlm train RECIPE --init`",
+            state.precision
+        );
+        return Err(Error::data(saved.path.join("state.json"), "precision", what));
     }
     let weights = saved.weights.on(device)?;
     let mut run = Run::open(recipe, model, prepared, folder, weights, &text, &state.log, device)?;
