@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: step times of antlm and of PyTorch, by turns on the same machine, as a Markdown table.
+//! `cargo xtask bench`: step times of antlm, PyTorch and burn, by turns on the same machine, as a Markdown table.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,9 @@ pub struct Options {
     /// Threads of each program (default: what each takes by itself)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     threads: Option<u32>,
+    /// Also a plain transformer of the same size in burn, always in f32 (bench/peers/burn; builds it first: minutes)
+    #[arg(long)]
+    burn: bool,
     /// Also write every run's line and the machine here
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -153,6 +156,11 @@ fn programs(root: &Path, options: &Options) -> Result<Vec<Program>> {
             let end = end(Some("--compile"));
             programs.push(Program { name: "torch.compile", start, objective: &[], end });
         }
+    }
+    if options.burn {
+        let args = ["--manifest-path=bench/peers/burn/Cargo.toml", "--target-dir=target/burn-peer"];
+        let start = vec![crate::build(root, &args)?.display().to_string()];
+        programs.push(Program { name: "burn", start, objective: &[], end: Default::default() });
     }
     Ok(programs)
 }

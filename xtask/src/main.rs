@@ -151,14 +151,17 @@ fn cargo(root: &Path, args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds antlm for release, with these features; says where cargo put the program, which its settings may change.
+/// Builds antlm for release, with these features; where it lies.
 fn build_antlm(root: &Path, features: &[&str]) -> Result<PathBuf> {
-    let args = ["build", "--release", "--locked", "--package=antlm-cli", "--message-format=json-render-diagnostics"];
-    let features = format!("--features={}", features.join(","));
+    build(root, &["--package=antlm-cli", &format!("--features={}", features.join(","))])
+}
+
+/// Builds a program for release; says where cargo put it, which its settings may change.
+fn build(root: &Path, args: &[&str]) -> Result<PathBuf> {
     let mut command = Command::new(env!("CARGO"));
     let output = command
+        .args(["build", "--release", "--locked", "--message-format=json-render-diagnostics"])
         .args(args)
-        .arg(features)
         .current_dir(root)
         .stderr(Stdio::inherit())
         .output()
