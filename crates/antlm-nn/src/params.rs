@@ -157,8 +157,18 @@ impl Layout {
 
     /// A buffer with the first values of every tensor; the same for the same seed everywhere.
     pub fn init(&self, seed: u64) -> Vec<f32> {
+        self.init_behind(&[], seed)
+    }
+
+    /// The same, but the first tensors, whose values these are, are theirs already.
+    ///
+    /// # Panics
+    /// When there are more values than the layout has.
+    pub fn init_behind(&self, first: &[f32], seed: u64) -> Vec<f32> {
         let mut buffer = vec![0.0; self.len];
-        for (index, tensor) in self.tensors.iter().enumerate() {
+        buffer[..first.len()].copy_from_slice(first);
+        let new = self.tensors.iter().enumerate().filter(|(_, tensor)| tensor.range().start >= first.len());
+        for (index, tensor) in new {
             fill(&mut buffer[tensor.range()], tensor.init, Rng::new(seed), index as u32);
         }
         buffer

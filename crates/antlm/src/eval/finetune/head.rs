@@ -105,9 +105,7 @@ impl Classifier {
 
     /// The trained parameters, and behind them the head's first values.
     pub fn init(&self, trained: &[f32], seed: u64) -> Vec<f32> {
-        let mut params = self.layout.init(seed);
-        params[..trained.len()].copy_from_slice(trained);
-        params
+        self.layout.init_behind(trained, seed)
     }
 
     /// The packed rows of these texts, of which none is empty; `first` is the row of the step that the first one is.
