@@ -219,7 +219,7 @@ fn table(programs: &[Program], cells: &[Cell]) -> Result<String> {
 }
 
 /// The median of some ratios, and between what they lie.
-fn spread(ratios: impl Iterator<Item = f64>) -> String {
+pub fn spread(ratios: impl Iterator<Item = f64>) -> String {
     let ratios: Vec<f64> = ratios.collect();
     let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(l, h), &x| (l.min(x), h.max(x)));
     format!("{:.2} ({low:.2}-{high:.2})", median(&ratios))

@@ -3,6 +3,7 @@
 mod bench;
 mod bench_floor;
 mod bench_ops;
+mod bench_parts;
 mod bench_score;
 mod check_export;
 mod check_kernels;
@@ -65,6 +66,7 @@ enum Chore {
     Bench(bench::Options),
     BenchOps(bench_ops::Options),
     BenchScore(bench_score::Options),
+    BenchParts(bench_parts::Options),
     DevTable(dev_table::Options),
     /// Trains a very small model for 10,000 steps; its memory has to stay flat (Linux, minutes)
     Memory,
@@ -112,6 +114,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Bench(options) => bench::run(&root, &options),
         Chore::BenchOps(options) => bench_ops::run(&options),
         Chore::BenchScore(options) => bench_score::run(&root, &options),
+        Chore::BenchParts(options) => in_release(&root, || bench_parts::run(&root, &options)),
         Chore::CheckExport(options) => check_export::run(&root, &options),
         Chore::CheckKernels(options) => check_kernels::run(&root, &options),
         Chore::Torture(options) => torture::run(&root, &options),
@@ -120,6 +123,19 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Memory => memory::run(&root),
         Chore::DevTable(options) => dev_table::run(&root, &options),
     }
+}
+
+/// What is timed inside this program has to be built for speed: builds it so and starts again, unless it is already.
+fn in_release(root: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    if !cfg!(debug_assertions) {
+        return work();
+    }
+    let program = build(root, &["--package=xtask"])?;
+    let status = Command::new(&program).args(std::env::args_os().skip(1)).status();
+    if !status.with_context(|| program.display().to_string())?.success() {
+        bail!("it failed");
+    }
+    Ok(())
 }
 
 /// The repository: two folders above this package's manifest is what cargo compiled us from.
