@@ -4,6 +4,7 @@ mod bench;
 mod bench_floor;
 mod bench_ops;
 mod bench_parts;
+mod bench_scaling;
 mod bench_score;
 mod check_export;
 mod check_kernels;
@@ -67,6 +68,7 @@ enum Chore {
     BenchOps(bench_ops::Options),
     BenchScore(bench_score::Options),
     BenchParts(bench_parts::Options),
+    BenchScaling(bench_scaling::Options),
     DevTable(dev_table::Options),
     /// Trains a very small model for 10,000 steps; its memory has to stay flat (Linux, minutes)
     Memory,
@@ -115,6 +117,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::BenchOps(options) => bench_ops::run(&options),
         Chore::BenchScore(options) => bench_score::run(&root, &options),
         Chore::BenchParts(options) => in_release(&root, || bench_parts::run(&root, &options)),
+        Chore::BenchScaling(options) => in_release(&root, || bench_scaling::run(&options)),
         Chore::CheckExport(options) => check_export::run(&root, &options),
         Chore::CheckKernels(options) => check_kernels::run(&root, &options),
         Chore::Torture(options) => torture::run(&root, &options),
