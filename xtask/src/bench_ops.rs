@@ -165,7 +165,7 @@ fn operations_of_a_step(precision: Precision) -> Vec<Op> {
         ("attention of Llama, causal", 0, true, 8, 512, false, 0.0),
         ("attention of Llama, both ways", 0, false, 8, 512, false, 0.0),
     ] {
-        ops.extend(attentions(name, calls, causal, heads, d, relative, p));
+        ops.extend(attentions(name, calls, causal, heads, d, relative, p, precision));
     }
     ops.push(classifier(precision));
     ops.extend(whole_model());
@@ -261,26 +261,41 @@ fn activations() -> Vec<Op> {
     ops
 }
 
-fn attentions(name: &'static str, calls: u32, causal: bool, heads: usize, d: usize, relative: bool, p: f64) -> [Op; 2] {
+#[expect(clippy::too_many_arguments, reason = "what an attention is")]
+fn attentions(
+    name: &'static str,
+    calls: u32,
+    causal: bool,
+    heads: usize,
+    d: usize,
+    relative: bool,
+    p: f64,
+    precision: Precision,
+) -> [Op; 2] {
     let drop = Site::new(Rng::new(1), 1, 0, p).map(|site| (site, 0));
     let spec = attention::Spec { heads, d, scale: 0.05, causal, drop };
     let bounds: Vec<u32> = (0..=8).map(|i| i * 128).collect();
     let (qkv, go) = (numbers(N * 3 * d), numbers(N * d));
     let positions = relative.then(|| numbers(RELATIVE_ROWS * 2 * d));
     let (mut o, mut stats) = (vec![0.0; N * d], vec![0.0; N * 2 * heads]);
-    attention(spec, Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds }, &mut o, &mut stats);
+    attention(
+        spec,
+        Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds, precision },
+        &mut o,
+        &mut stats,
+    );
     let forward = {
         let (qkv, positions, bounds) = (qkv.clone(), positions.clone(), bounds.clone());
         let (mut o, mut stats) = (o.clone(), stats.clone());
         op(name, calls, 4 * N * d, move || {
-            let operands = Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds };
+            let operands = Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds, precision };
             attention(spec, operands, &mut o, &mut stats);
         })
     };
     let mut gqkv = vec![0.0; N * 3 * d];
     let mut gpositions = positions.clone();
     let backward = op("the same, backward", calls, 8 * N * d, move || {
-        let operands = Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds };
+        let operands = Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds, precision };
         let gpositions = gpositions.as_deref_mut();
         attention_backward(spec, operands, Backward { o: &o, stats: &stats, go: &go, gqkv: &mut gqkv, gpositions });
     });

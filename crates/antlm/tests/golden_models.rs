@@ -80,7 +80,7 @@ fn bf16_stays_near() {
     for name in ["ltg-bert", "llama", "llama-tied"] {
         let golden = read(name);
         let (model, params) = model(&golden);
-        let chain = 2 * (4 * model.config().layers + 2);
+        let chain = 2 * (6 * model.config().layers + 2);
         for case in golden.ints.keys().filter_map(|key| key.strip_suffix(".ids")) {
             let batch = batch(&golden, case);
             let (loss, grads) = run(&model, &params, &batch, Precision::Bf16);

@@ -297,6 +297,11 @@ impl<'a> LayerNorm<'a> {
 
 impl<'a> Attended<'a> {
     fn host(self) -> Operands<'a> {
-        Operands { qkv: self.qkv.host(), positions: self.positions.map(Slice::host), bounds: self.bounds }
+        Operands {
+            qkv: self.qkv.host(),
+            positions: self.positions.map(Slice::host),
+            bounds: self.bounds,
+            precision: self.precision,
+        }
     }
 }

@@ -132,7 +132,7 @@ pub struct Attended<'a> {
     pub positions: Option<Slice<'a>>,
     /// Starts of the segments, and `n` at the end.
     pub bounds: &'a Arc<[u32]>,
-    /// The numbers that are multiplied. The CPU's are f32 in any case.
+    /// The numbers that are multiplied.
     pub precision: Precision,
 }
 

@@ -45,6 +45,8 @@ pub struct Operands<'a> {
     pub positions: Option<&'a [f32]>,
     /// Starts of the segments, and `n` at the end.
     pub bounds: &'a [u32],
+    /// The operands of its products.
+    pub precision: Precision,
 }
 
 /// A run of distances i - j with the same position row.
@@ -91,6 +93,13 @@ fn split<'a>(mut data: &'a mut [f32], width: usize, bounds: &[u32], groups: &[Ra
     pieces
 }
 
+/// How far the rows of a table `[63, t]` lie apart: so that the near keys of a query, one row and one column from each
+/// other, lie an odd number of cache lines apart and meet in no set of the first-level cache.
+fn row_stride(t: usize) -> usize {
+    let lines = t.saturating_sub(1).div_ceil(16) | 1;
+    16 * lines + 1
+}
+
 /// Buffers of one task, for segments of at most `t` rows.
 struct Scratch {
     /// Weights, `[TILE, t]`.
@@ -102,7 +111,7 @@ struct Scratch {
     /// Q·Kᵖ of a tile, `[TILE, BUCKETS]`, and its gradient.
     c: Vec<f32>,
     dc: Vec<f32>,
-    /// Qᵖ·K of a segment, `[63, t]`, and its gradient.
+    /// Qᵖ·K of a segment, `[63, t]` with rows [`row_stride`] apart, and its gradient.
     p: Vec<f32>,
     dp: Vec<f32>,
 }
@@ -116,8 +125,8 @@ impl Scratch {
             keep: vec![1.0; t],
             c: room(relative, TILE * BUCKETS),
             dc: room(relative && backward, TILE * BUCKETS),
-            p: room(relative, RELATIVE_ROWS * t),
-            dp: room(relative && backward, RELATIVE_ROWS * t),
+            p: room(relative, RELATIVE_ROWS * row_stride(t)),
+            dp: room(relative && backward, RELATIVE_ROWS * row_stride(t)),
         }
     }
 }
@@ -134,6 +143,7 @@ struct Head<'a> {
     /// The segment's rows of qkv.
     qkv: &'a [f32],
     positions: Option<&'a [f32]>,
+    precision: Precision,
     runs: &'a [Run],
 }
 
@@ -162,11 +172,11 @@ impl<'a> Head<'a> {
     /// Qᵖ·K for the whole segment.
     fn prepare(&self, scratch: &mut Scratch) {
         if let Some(positions) = self.positions {
-            let p = MatMut::new(&mut scratch.p[..RELATIVE_ROWS * self.t], RELATIVE_ROWS, self.t);
+            let p = MatMut::strided(&mut scratch.p, RELATIVE_ROWS, self.t, row_stride(self.t));
             matmul(
                 p,
                 Into::Write,
-                Precision::F32,
+                self.precision,
                 self.position_part(positions, 0),
                 self.part(1, 0..self.t).t(),
                 Threads::One,
@@ -182,22 +192,22 @@ impl<'a> Head<'a> {
         matmul(
             MatMut::new(s, tile.len(), keys),
             Into::Write,
-            Precision::F32,
+            self.precision,
             q,
             self.part(1, 0..keys).t(),
             Threads::One,
         );
         let Some(positions) = self.positions else { return };
         let c = MatMut::strided(&mut scratch.c, tile.len(), RELATIVE_ROWS, BUCKETS);
-        matmul(c, Into::Write, Precision::F32, q, self.position_part(positions, 1).t(), Threads::One);
-        let (c, p, t) = (&scratch.c, &scratch.p, self.t);
+        matmul(c, Into::Write, self.precision, q, self.position_part(positions, 1).t(), Threads::One);
+        let (c, p, stride) = (&scratch.c, &scratch.p, row_stride(self.t));
         dispatch(
             #[inline(always)]
             || {
                 for (local, s) in s.chunks_exact_mut(keys).enumerate() {
                     let (i, c) = (tile.start + local, &c[local * BUCKETS..local * BUCKETS + RELATIVE_ROWS]);
                     let seen = self.seen(i);
-                    let near = near(i, seen, t);
+                    let near = near(i, seen, stride);
                     let ps = p[near.first..].iter().step_by(near.step);
                     for ((s, cv), p) in s[near.keys].iter_mut().rev().zip(&c[near.rows]).zip(ps) {
                         *s += cv + p;
@@ -209,7 +219,7 @@ impl<'a> Head<'a> {
                         #[inline(always)]
                         |row, j| {
                             let cv = c[row];
-                            for (s, p) in s[j.clone()].iter_mut().zip(&p[row * t..][j]) {
+                            for (s, p) in s[j.clone()].iter_mut().zip(&p[row * stride..][j]) {
                                 *s += cv + p;
                             }
                         },
@@ -243,18 +253,18 @@ struct Near {
     rows: Range<usize>,
     /// Keys: the last of them belongs to the first position row.
     keys: Range<usize>,
-    /// In a table `[63, t]`, the place of the first position row and the last key, and the way to the next.
+    /// In a table `[63, t]` with such a stride, the place of the first position row and the last key, and the way to the next.
     first: usize,
     step: usize,
 }
 
-/// The near keys, of `0..seen`, of query row `i` in a segment of `t` rows.
+/// The near keys, of `0..seen`, of query row `i`; rows of the table `[63, t]` lie `stride` apart.
 #[inline(always)]
-fn near(i: usize, seen: usize, t: usize) -> Near {
+fn near(i: usize, seen: usize, stride: usize) -> Near {
     let keys = i.saturating_sub(NEAR)..(i + NEAR + 1).min(seen);
     let middle = RELATIVE_ROWS / 2;
     let rows = middle + i + 1 - keys.end..middle + i + 1 - keys.start;
-    Near { first: rows.start * t + keys.end - 1, step: (t - 1).max(1), rows, keys }
+    Near { first: rows.start * stride + keys.end - 1, step: stride - 1, rows, keys }
 }
 
 /// The runs of keys that are not near.
@@ -278,7 +288,7 @@ pub(super) fn for_runs(runs: &[Run], i: usize, seen: usize, mut f: impl FnMut(us
 
 /// Attention: `o: [n, d]`; `stats: [n, heads, 2]` keeps each row's largest scaled score and 1 / sum.
 pub fn attention(spec: Spec, operands: Operands<'_>, o: &mut [f32], stats: &mut [f32]) {
-    let Operands { qkv, positions, bounds } = operands;
+    let Operands { qkv, positions, bounds, precision } = operands;
     let (d, heads) = (spec.d, spec.heads);
     let groups = groups(bounds);
     let longest = bounds.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap_or(0);
@@ -291,7 +301,8 @@ pub fn attention(spec: Spec, operands: Operands<'_>, o: &mut [f32], stats: &mut 
             let (row0, end) = (bounds[segment] as usize, bounds[segment + 1] as usize);
             let (rows, t) = (row0 - first..end - first, end - row0);
             for head in 0..heads {
-                let part = Head { spec, head, row0, t, qkv: &qkv[row0 * 3 * d..end * 3 * d], positions, runs: &runs };
+                let qkv = &qkv[row0 * 3 * d..end * 3 * d];
+                let part = Head { spec, head, row0, t, qkv, positions, precision, runs: &runs };
                 let stats = &mut stats[rows.start * 2 * heads..rows.end * 2 * heads];
                 head_forward(part, &mut o[rows.start * d..rows.end * d], stats, &mut scratch);
             }
@@ -337,7 +348,7 @@ fn head_forward(part: Head<'_>, o: &mut [f32], stats: &mut [f32], scratch: &mut 
             },
         );
         let out = MatMut::strided(&mut o[tile.start * d + part.head * h..], tile.len(), h, d);
-        matmul(out, Into::Write, Precision::F32, Mat::new(s, tile.len(), keys), part.part(2, 0..keys), Threads::One);
+        matmul(out, Into::Write, part.precision, Mat::new(s, tile.len(), keys), part.part(2, 0..keys), Threads::One);
     }
 }
 
@@ -358,7 +369,7 @@ pub struct Backward<'a> {
 
 /// Backward of [`attention`].
 pub fn attention_backward(spec: Spec, operands: Operands<'_>, backward: Backward<'_>) {
-    let Operands { qkv, positions, bounds } = operands;
+    let Operands { qkv, positions, bounds, precision } = operands;
     let Backward { o, stats, go, gqkv, gpositions } = backward;
     let (d, heads) = (spec.d, spec.heads);
     let groups = groups(bounds);
@@ -384,6 +395,7 @@ pub fn attention_backward(spec: Spec, operands: Operands<'_>, backward: Backward
                     t: end - row0,
                     qkv: &qkv[row0 * 3 * d..end * 3 * d],
                     positions,
+                    precision,
                     runs: &runs,
                 };
                 let saved = Saved {
@@ -410,6 +422,7 @@ struct Saved<'a> {
 
 fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions: &mut [f32], scratch: &mut Scratch) {
     let (d, h, heads, t, scale) = (part.spec.d, part.width(), part.spec.heads, part.t, part.spec.scale);
+    let stride = row_stride(t);
     let column = part.head * h;
     part.prepare(scratch);
     for x in scratch.dp.iter_mut() {
@@ -425,7 +438,7 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
         matmul(
             MatMut::new(ds, tile.len(), keys),
             Into::Write,
-            Precision::F32,
+            part.precision,
             go,
             part.part(2, 0..keys).t(),
             Threads::One,
@@ -460,7 +473,7 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
                     }
                     if part.positions.is_some() {
                         let dc = &mut dc[local * BUCKETS..local * BUCKETS + RELATIVE_ROWS];
-                        let near = near(i, part.seen(i), t);
+                        let near = near(i, part.seen(i), stride);
                         let dps = dp[near.first..].iter_mut().step_by(near.step);
                         for ((ds, dc), dp) in ds[near.keys].iter().rev().zip(&mut dc[near.rows]).zip(dps) {
                             *dc = *ds;
@@ -474,7 +487,7 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
                             |bucket, j| {
                                 let ds = &ds[j.clone()];
                                 dc[bucket] = sum(ds);
-                                for (dp, ds) in dp[bucket * t..][j].iter_mut().zip(ds) {
+                                for (dp, ds) in dp[bucket * stride..][j].iter_mut().zip(ds) {
                                     *dp += ds;
                                 }
                             },
@@ -485,14 +498,14 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
         );
         let (a, ds) = (Mat::new(s, tile.len(), keys), Mat::new(ds, tile.len(), keys));
         let gv = MatMut::strided(&mut gqkv[2 * d + column..], keys, h, 3 * d);
-        matmul(gv, Into::Add, Precision::F32, a.t(), go, Threads::One);
+        matmul(gv, Into::Add, part.precision, a.t(), go, Threads::One);
         let gk = MatMut::strided(&mut gqkv[d + column..], keys, h, 3 * d);
-        matmul(gk, Into::Add, Precision::F32, ds.t(), part.part(0, tile.clone()), Threads::One);
+        matmul(gk, Into::Add, part.precision, ds.t(), part.part(0, tile.clone()), Threads::One);
         let gq = &mut gqkv[tile.start * 3 * d + column..];
         matmul(
             MatMut::strided(gq, tile.len(), h, 3 * d),
             Into::Add,
-            Precision::F32,
+            part.precision,
             ds,
             part.part(1, 0..keys),
             Threads::One,
@@ -502,20 +515,20 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
             matmul(
                 MatMut::strided(gq, tile.len(), h, 3 * d),
                 Into::Add,
-                Precision::F32,
+                part.precision,
                 dc,
                 part.position_part(positions, 1),
                 Threads::One,
             );
             let gkp = MatMut::strided(&mut gpositions[d + column..], RELATIVE_ROWS, h, 2 * d);
-            matmul(gkp, Into::Add, Precision::F32, dc.t(), part.part(0, tile.clone()), Threads::One);
+            matmul(gkp, Into::Add, part.precision, dc.t(), part.part(0, tile.clone()), Threads::One);
         }
     }
     if let Some(positions) = part.positions {
-        let dp = Mat::new(&scratch.dp[..RELATIVE_ROWS * t], RELATIVE_ROWS, t);
+        let dp = Mat::strided(&scratch.dp, RELATIVE_ROWS, t, stride);
         let gk = MatMut::strided(&mut gqkv[d + column..], t, h, 3 * d);
-        matmul(gk, Into::Add, Precision::F32, dp.t(), part.position_part(positions, 0), Threads::One);
+        matmul(gk, Into::Add, part.precision, dp.t(), part.position_part(positions, 0), Threads::One);
         let gqp = MatMut::strided(&mut gpositions[column..], RELATIVE_ROWS, h, 2 * d);
-        matmul(gqp, Into::Add, Precision::F32, dp, part.part(1, 0..t), Threads::One);
+        matmul(gqp, Into::Add, part.precision, dp, part.part(1, 0..t), Threads::One);
     }
 }

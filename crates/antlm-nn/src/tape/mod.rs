@@ -288,8 +288,8 @@ impl<'a> Tape<'a> {
         Ok(Tape { params, grads, device, pool, dropout, precision, values: Vec::new(), ops: Vec::new() })
     }
 
-    /// The same pass with the products of [`linear`](Tape::linear) and [`classifier_loss`](Tape::classifier_loss), and of
-    /// their gradients, in these numbers; on a card those of [`attention`](Tape::attention), too. Everything else is f32.
+    /// The same pass with the products of [`linear`](Tape::linear), [`attention`](Tape::attention) and
+    /// [`classifier_loss`](Tape::classifier_loss), and of their gradients, in these numbers. Everything else is f32.
     pub fn with_precision(mut self, precision: Precision) -> Tape<'a> {
         self.precision = precision;
         self

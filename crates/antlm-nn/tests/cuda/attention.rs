@@ -2,6 +2,7 @@
 
 use antlm_nn::kernels::attention::{self, Backward, Operands, Spec};
 use antlm_nn::kernels::dropout::Rows;
+use antlm_nn::kernels::matmul::Precision;
 use antlm_nn::relative::RELATIVE_ROWS;
 
 use super::card::{Argument, Buffer, Card, Grid, grid};
@@ -119,7 +120,7 @@ fn agrees(seed: u64, bounds: &[u32], case: Case) {
     // The CPU has no empty segments (the tape refuses them); the card's tiles pass over them.
     let mut dense = bounds.to_vec();
     dense.dedup();
-    let operands = Operands { qkv: &qkv, positions, bounds: &dense };
+    let operands = Operands { qkv: &qkv, positions, bounds: &dense, precision: Precision::F32 };
     let (mut o, mut stats, mut gqkv) = (vec![0.0; n * d], vec![0.0; n * heads * 2], vec![0.0; n * 3 * d]);
     let mut gpositions = positions.map(|table| vec![0.0; table.len()]);
     attention::attention(spec, operands, &mut o, &mut stats);

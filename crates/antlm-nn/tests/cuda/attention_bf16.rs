@@ -3,6 +3,7 @@
 
 use antlm_nn::kernels::attention::{self, Operands, Spec};
 use antlm_nn::kernels::dropout::{HEAD_COLUMNS, Rows};
+use antlm_nn::kernels::matmul::Precision;
 use antlm_nn::relative::{RELATIVE_ROWS, relative_row};
 
 use super::attention::{Case, Operand, POSITIONS, by_position, cases, dot, part, tiles};
@@ -47,7 +48,7 @@ fn problem(seed: u64, bounds: &[u32], case: Case) -> Problem {
     let (scale, drops) = (1.0 / (width as f32).sqrt(), Drops::new(p, Rows::From(FIRST)));
     let spec = Spec { heads, d, scale, causal, drop: drops.site.map(|site| (site, FIRST)) };
     let (mut o, mut stats) = (vec![0.0; n * d], vec![0.0; n * heads * 2]);
-    let operands = Operands { qkv: &qkv, positions: positions.as_deref(), bounds };
+    let operands = Operands { qkv: &qkv, positions: positions.as_deref(), bounds, precision: Precision::F32 };
     attention::attention(spec, operands, &mut o, &mut stats);
     Problem { case, bounds: bounds.to_vec(), scale, drops, narrow, qkv, positions, o, stats }
 }

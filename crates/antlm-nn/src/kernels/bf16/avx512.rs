@@ -22,6 +22,9 @@ const INNER: usize = 512;
 /// Most rows of a task: its tiles are 240 KiB, which stay in the second-level cache while it goes over the panels.
 const TASK: usize = 20 * ROWS;
 
+/// How many rows, or pieces of columns, ahead of those that are packed the processor is told to fetch.
+const AHEAD: usize = 4;
+
 /// 16 pairs of bf16 numbers.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -75,17 +78,19 @@ pub(super) fn product(c: MatMut<'_>, into: Into, a: Mat<'_>, b: Mat<'_>, threads
         let block = start..inner.min(start + INNER);
         let pairs = block.len().div_ceil(2);
         let panels = room(&mut kept, cols.div_ceil(COLS) * 2 * pairs);
-        let pack = |(panel, lines): (usize, &mut [Line])| {
-            for half in 0..2 {
-                let first = (panel * COLS + half * COLS / 2).min(cols);
-                // SAFETY: the processor has the instructions, and pair by pair there is room for 32 pairs.
-                unsafe { pack(b, block.clone(), first..cols.min(first + 16), 16, lines.as_mut_ptr().add(half), COLS) }
-            }
+        // Several panels side by side, as their rows lie side by side, but some for each thread.
+        let some = (cols.div_ceil(COLS) / (2 * workers)).clamp(1, 8);
+        let pack = |(chunk, lines): (usize, &mut [Line])| {
+            let first = chunk * some * COLS;
+            let out = lines.as_mut_ptr().cast::<i32>();
+            let place = |part: usize| out.wrapping_add(part / 2 * pairs * COLS + part % 2 * 16);
+            // SAFETY: the processor has the instructions, and pair by pair there is room for 32 pairs in each panel.
+            unsafe { pack(b, block.clone(), first..cols.min(first + some * COLS), 16, place, COLS) }
         };
         if workers == 1 {
-            panels.chunks_exact_mut(2 * pairs).enumerate().for_each(pack);
+            panels.chunks_mut(some * 2 * pairs).enumerate().for_each(pack);
         } else {
-            panels.par_chunks_exact_mut(2 * pairs).enumerate().for_each(pack);
+            panels.par_chunks_mut(some * 2 * pairs).enumerate().for_each(pack);
         }
         let (panels, add) = (&*panels, into == Into::Add || start > 0);
         let task = |task: usize| {
@@ -130,10 +135,9 @@ unsafe fn multiply(
     let pairs = block.len().div_ceil(2);
     let tile_len = pairs * ROWS; // numbers of 32 bits
     let tiles = room(tiles, (rows.len().div_ceil(ROWS) * tile_len).div_ceil(16)).as_mut_ptr().cast::<u32>();
-    for (tile, i) in rows.clone().step_by(ROWS).enumerate() {
-        // SAFETY: there is room for all tiles, and this one lies behind those before.
-        unsafe { pack(a.t(), block.clone(), i..rows.end.min(i + ROWS), ROWS, tiles.add(tile * tile_len).cast(), ROWS) };
-    }
+    let place = |tile: usize| tiles.wrapping_add(tile * tile_len).cast::<i32>();
+    // SAFETY: there is room for all tiles.
+    unsafe { pack(a.t(), block.clone(), rows.clone(), ROWS, place, ROWS) };
     for j in cols.clone().step_by(COLS) {
         let panel = panels[j / COLS * 2 * pairs..][..2 * pairs].as_ptr();
         let width = COLS.min(cols.end - j);
@@ -180,47 +184,63 @@ unsafe fn tile_product(tile: *const u32, panel: *const Line, pairs: usize) -> [[
     sums
 }
 
-/// Rounds the rows `block` and the columns `cols` (at most 16) of `from` and writes them as pairs of rows: pair `p` of a
-/// column to `out[stride * p + column]`, with columns of 0 up to `width`, and a row of 0 after an odd number of them.
+/// Rounds the rows `block` and the columns `cols` of `from` and writes them as pairs of rows, in parts of `width` (at most
+/// 16) columns: pair `p` of a part's column to `place(part)[stride * p + column]`, with columns of 0 up to `width`, and a
+/// row of 0 after an odd number of them.
 ///
 /// # Safety
-/// The processor must have the instructions, and `out`, in numbers of 32 bits, must have room for that.
+/// The processor must have the instructions, and every place, in numbers of 32 bits, must have room for that.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pack(from: Mat<'_>, block: Range<usize>, cols: Range<usize>, width: usize, out: *mut Line, stride: usize) {
-    assert!(cols.end <= from.cols && cols.len() <= width && width <= 16 && block.end <= from.rows);
-    let out = out.cast::<i32>();
+unsafe fn pack(
+    from: Mat<'_>,
+    block: Range<usize>,
+    cols: Range<usize>,
+    width: usize,
+    place: impl Fn(usize) -> *mut i32,
+    stride: usize,
+) {
+    assert!(cols.end <= from.cols && width <= 16 && block.end <= from.rows);
     let lanes = |count: usize| ((1u32 << count.min(16)) - 1) as __mmask16;
-    let (inside, all) = (lanes(cols.len()), lanes(width));
+    let all = lanes(width);
     if from.col_stride == 1 {
         for (pair, k) in block.clone().step_by(2).enumerate() {
-            // SAFETY: `Mat` holds every entry of these rows and columns; the other lanes are not read.
-            unsafe {
-                let row = |k: usize| {
-                    let mask = if k < block.end { inside } else { 0 };
-                    let row = from.data.as_ptr().wrapping_add(k * from.row_stride + cols.start);
-                    let rounded: __m256i = transmute(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, row)));
-                    _mm512_cvtepu16_epi32(rounded)
-                };
-                let pairs = _mm512_or_si512(row(k), _mm512_slli_epi32::<16>(row(k + 1)));
-                _mm512_mask_storeu_epi32(out.add(stride * pair), all, pairs);
+            for (part, j) in cols.clone().step_by(width).enumerate() {
+                let inside = lanes(width.min(cols.end - j));
+                // SAFETY: `Mat` holds every entry of these rows and columns; the other lanes are not read.
+                unsafe {
+                    let row = |k: usize| {
+                        let mask = if k < block.end { inside } else { 0 };
+                        let row = from.data.as_ptr().wrapping_add(k * from.row_stride + j);
+                        _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(AHEAD * from.row_stride).cast());
+                        let rounded: __m256i = transmute(_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, row)));
+                        _mm512_cvtepu16_epi32(rounded)
+                    };
+                    let pairs = _mm512_or_si512(row(k), _mm512_slli_epi32::<16>(row(k + 1)));
+                    _mm512_mask_storeu_epi32(place(part).add(stride * pair), all, pairs);
+                }
             }
         }
-    } else {
-        assert!(from.row_stride == 1, "a matrix whose rows and columns both lie apart");
+        return;
+    }
+    assert!(from.row_stride == 1, "a matrix whose rows and columns both lie apart");
+    for (part, j) in cols.clone().step_by(width).enumerate() {
+        let (columns, out) = (j..cols.end.min(j + width), place(part));
         for (group, k) in block.clone().step_by(32).enumerate() {
             let (first, second) = (lanes(block.end - k), lanes((block.end - k).saturating_sub(16)));
-            let mut columns = [_mm512_setzero_si512(); 16]; // of each column 16 pairs
-            for (column, j) in columns.iter_mut().zip(cols.clone()) {
+            let mut lines = [_mm512_setzero_si512(); 16]; // of each column 16 pairs
+            for (line, j) in lines.iter_mut().zip(columns.clone()) {
                 // SAFETY: `Mat` holds every entry of these rows and columns; the other lanes are not read.
-                *column = unsafe {
+                *line = unsafe {
                     let start = from.data.as_ptr().wrapping_add(j * from.col_stride + k);
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(32 * AHEAD).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(32 * AHEAD + 16).cast());
                     let low = _mm512_maskz_loadu_ps(first, start);
                     let high = _mm512_maskz_loadu_ps(second, start.wrapping_add(16));
                     transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
                 };
             }
             let pairs = (block.end - k).div_ceil(2).min(16);
-            for (pair, line) in transpose(columns).into_iter().enumerate().take(pairs) {
+            for (pair, line) in transpose(lines).into_iter().enumerate().take(pairs) {
                 // SAFETY: there is room for these pairs (the caller).
                 unsafe { _mm512_mask_storeu_epi32(out.add(stride * (16 * group + pair)), all, line) };
             }
