@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use antlm_nn::device::Precision as Operands;
 use antlm_nn::device::{Buffer, Device, Trained};
-use antlm_nn::kernels::matmul::Precision as Operands;
 use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient};
 use antlm_nn::rng::{Rng, Stream};
 use antlm_nn::tape::{Dropout, Pool};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use antlm::model::{Model, Rows};
 use antlm::objective::Batch;
-use antlm_nn::kernels::matmul::Precision;
+use antlm_nn::device::Precision;
 use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
 use antlm_nn::tape::{Pool, Tape};
 use common::{batch, difference, largest, model, read};

@@ -9,7 +9,7 @@ use antlm::recipe::{Precision, Recipe};
 use antlm::text::dataset::Dataset;
 use antlm::train::step::{Outcome, Packing, Stepper, Training, Weights, gradient};
 use antlm_nn::device::Device;
-use antlm_nn::kernels::matmul::Precision as Operands;
+use antlm_nn::device::Precision as Operands;
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Dropout, Pool};
 use common::{difference, largest};

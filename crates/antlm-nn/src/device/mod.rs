@@ -11,7 +11,6 @@ use crate::Result;
 use crate::kernels::attention::Spec;
 use crate::kernels::bf16;
 use crate::kernels::dropout::{Rows, Site};
-use crate::kernels::matmul::Precision;
 use crate::kernels::past::Past;
 use crate::kernels::rope::Table;
 use crate::optim::{Optimizer, Update};
@@ -22,6 +21,7 @@ mod cpu;
 pub mod cuda;
 mod memory;
 
+pub use crate::kernels::matmul::Precision;
 pub use choice::Choice;
 pub use memory::{Buffer, Slice, SliceMut};
 

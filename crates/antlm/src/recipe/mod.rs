@@ -12,7 +12,7 @@ use crate::text::clean::Cleaning;
 use crate::text::corpus::DocumentRule;
 use crate::text::source::{Source, default_field};
 use antlm_nn::device::Device;
-use antlm_nn::kernels::matmul::Precision as Operands;
+use antlm_nn::device::Precision as Operands;
 use antlm_nn::optim::curve::{Curve, Length, Shape};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
+use antlm_nn::device::Precision;
 use antlm_nn::device::{Buffer, Device, Slice, SliceMut, Trained};
-use antlm_nn::kernels::matmul::Precision;
 use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient};
 use antlm_nn::rng::Rng;
 use antlm_nn::tape::{Dropout, Pool, Tape};

@@ -13,7 +13,7 @@ use antlm::train::trained::Trained;
 use antlm::train::{checkpoint, input, run};
 use antlm::{Error, Result};
 use antlm_nn::device::Device;
-use antlm_nn::kernels::matmul::Precision;
+use antlm_nn::device::Precision;
 use antlm_nn::rng::{Rng, Stream};
 
 use super::toy::{Toy, read};
