@@ -9,6 +9,8 @@ use crate::params::Layout;
 use crate::{Error, Result};
 
 mod attention;
+#[cfg(any(feature = "cuda", test))]
+mod cache;
 mod classifier;
 mod driver;
 #[cfg(feature = "cuda-emulation")]

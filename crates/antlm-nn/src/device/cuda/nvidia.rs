@@ -10,7 +10,7 @@ use cudarc::driver::{CudaContext, CudaStream, result, sys};
 use cudarc::nvrtc::sys as nvrtc;
 
 use super::driver::{Argument, Driver, Grid, Matrix};
-use super::{error, lock, out_of_memory};
+use super::{cache, error, lock, out_of_memory};
 use crate::Result;
 
 /// Everything that is compiled: one program, whose files include each other by these names.
@@ -92,7 +92,7 @@ impl Nvidia {
             let what = format!("cuda:{number} has compute capability {major}.{minor}, and 8.0 (Ampere) is needed");
             return Err(error(format!("{what}; say --device cpu")));
         }
-        let image = compile(&format!("sm_{major}{minor}"))?;
+        let image = image(&format!("sm_{major}{minor}"))?;
         // SAFETY: the image is a whole cubin, made above, and lives until it is loaded.
         let module =
             unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(failed("refuses the kernels"))?;
@@ -137,7 +137,26 @@ impl Nvidia {
     }
 }
 
-/// Compiles all kernels for an architecture such as `sm_90`.
+/// What the kernels are compiled with, besides the architecture.
+const OPTIONS: [&str; 2] = ["-fmad=false", "-std=c++17"];
+
+/// All kernels for an architecture such as `sm_90`, as they were compiled before from the same sources by the same NVRTC,
+/// or now.
+fn image(architecture: &str) -> Result<Vec<u8>> {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: it writes two numbers, which are there.
+    let status = unsafe { nvrtc::nvrtcVersion(&mut major, &mut minor) };
+    let known = status == nvrtc::nvrtcResult::NVRTC_SUCCESS;
+    let version = format!("{major}.{minor}");
+    let mut ingredients = vec![architecture.as_bytes(), version.as_bytes()];
+    ingredients.extend(OPTIONS.map(str::as_bytes));
+    ingredients.extend(SOURCES.iter().flat_map(|(name, source)| [name.to_bytes(), source.as_bytes()]));
+    // What another NVRTC has made is not taken for this one's.
+    let folder = cache::folder().filter(|_| known);
+    cache::kept(folder.as_deref(), &ingredients, || compile(architecture))
+}
+
+/// Compiles all kernels for an architecture.
 fn compile(architecture: &str) -> Result<Vec<u8>> {
     let text = |text: &str| CString::new(text).map_err(|_| error("a zero byte in the kernels' source"));
     let all: String = SOURCES
@@ -149,7 +168,8 @@ fn compile(architecture: &str) -> Result<Vec<u8>> {
     let files = SOURCES.iter().map(|(_, source)| text(source)).collect::<Result<Vec<CString>>>()?;
     let sources: Vec<_> = files.iter().map(|file| file.as_ptr()).collect();
     let names: Vec<_> = SOURCES.iter().map(|(name, _)| name.as_ptr()).collect();
-    let options = [text(&format!("--gpu-architecture={architecture}"))?, text("-fmad=false")?, text("-std=c++17")?];
+    let options = [&format!("--gpu-architecture={architecture}")[..], OPTIONS[0], OPTIONS[1]];
+    let options = options.into_iter().map(text).collect::<Result<Vec<CString>>>()?;
     let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
     let mut program = std::ptr::null_mut();
     let check = |what: &str, status: nvrtc::nvrtcResult| match status {
