@@ -92,6 +92,8 @@ DEVICE void copies_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 DEVICE u32 lane_index() { return thread_index() % WARP; }
 DEVICE u32 warp_index() { return thread_index() / WARP; }
 
+// A float as a bf16 number, rounded as in bf16_pair.
+DEVICE u16 to_bf16_number(float x) { return static_cast<u16>(bf16_pair(x, 0.0f) & 0xffff); }
 // The bf16 number in the upper half of a float's bits.
 DEVICE float bf16_value(u16 x) { return of_bits(static_cast<u32>(x) << 16); }
 

@@ -24,15 +24,21 @@ DEVICE float adam_update(const Coefficients& k, float grad_scale, float g, float
     return *m * k.correct1 / (sqrtf(*v * k.correct2) + k.eps);
 }
 
+// Writes a weight, and its bf16 number where a mirror is kept for the products (not null).
+DEVICE void write_weight(float value, u64 i, float* w, u16* mirror) {
+    w[i] = value;
+    if (mirror) mirror[i] = to_bf16_number(value);
+}
+
 // One step of AdamW. decay [tensors] says which decay; grad_scale is one number, the clip's. Grid: pieces.
 KERNEL(256, adamw,
        (Coefficients k, const Piece* pieces, const u32* decay, const float* grad_scale, float* w, const float* g,
-        float* m, float* v)) {
+        float* m, float* v, u16* mirror)) {
     const Piece piece = pieces[block_x()];
     const float keep = decay[piece.tensor] ? k.keep : 1.0f;
     for (u64 i = piece.start + thread_index(); i < piece.start + piece.length; i += threads_in_block()) {
         const float update = adam_update(k, *grad_scale, g[i], m + i, v + i);
-        w[i] = w[i] * keep - k.lr * update;
+        write_weight(w[i] * keep - k.lr * update, i, w, mirror);
     }
 }
 
@@ -40,7 +46,7 @@ KERNEL(256, adamw,
 // the squares of w and of u = Adam's update + decay w: squares [pieces, 2]. Grid: pieces.
 KERNEL(256, lamb_moments,
        (Coefficients k, const Piece* pieces, const u32* decay, const float* grad_scale, float* w, const float* g,
-        float* m, float* v, double* squares)) {
+        float* m, float* v, u16* mirror, double* squares)) {
     SHARED(double, of_w, WARP);
     SHARED(double, of_u, WARP);
     const Piece piece = pieces[block_x()];
@@ -52,7 +58,7 @@ KERNEL(256, lamb_moments,
             ww += w[i] * w[i];
             uu += u * u;
         } else {
-            w[i] -= k.lr * update;
+            write_weight(w[i] - k.lr * update, i, w, mirror);
         }
     }
     const double sum_w = block_sum(static_cast<double>(ww), of_w), sum_u = block_sum(static_cast<double>(uu), of_u);
@@ -78,13 +84,13 @@ KERNEL(32, lamb_rates, (const u32* firsts, const double* squares, double lr, flo
 // LAMB's second pass, for the tensors with decay: w -= rate u. Grid: pieces.
 KERNEL(256, lamb_step,
        (Coefficients k, const Piece* pieces, const u32* decay, const float* rates, float* w, const float* m,
-        const float* v)) {
+        const float* v, u16* mirror)) {
     const Piece piece = pieces[block_x()];
     if (!decay[piece.tensor]) return;
     const float rate = rates[piece.tensor];
     for (u64 i = piece.start + thread_index(); i < piece.start + piece.length; i += threads_in_block()) {
         const float update = m[i] * k.correct1 / (sqrtf(v[i] * k.correct2) + k.eps);
-        w[i] -= rate * (update + k.weight_decay * w[i]);
+        write_weight(w[i] - rate * (update + k.weight_decay * w[i]), i, w, mirror);
     }
 }
 

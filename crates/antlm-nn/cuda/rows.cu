@@ -21,12 +21,6 @@ KERNEL(128, scatter_rows,
     *to = sum;
 }
 
-// Adds x [d] to every row of y [n, d]; without `add` every row becomes x. Grid: any.
-KERNEL(256, add_rows, (u32 n, u32 d, u32 add, const float* x, float* y)) {
-    const u64 all = static_cast<u64>(n) * d;
-    for (u64 i = first_value(); i < all; i += all_threads()) y[i] = add ? y[i] + x[i % d] : x[i % d];
-}
-
 // Column sums of x [n, cols] in blocks of 64 rows: partials [ceil(n / 64), cols]. Grid: (ceil(cols / 128), ceil(n / 64)).
 KERNEL(128, column_sums, (u32 n, u32 cols, const float* x, float* partials)) {
     float sum = 0.0f;
@@ -56,5 +50,5 @@ KERNEL(256, to_bf16, (u64 n, const float* x, u16* y)) {
     for (u64 i = first_value(); i < pairs; i += all_threads()) {
         reinterpret_cast<u32*>(y)[i] = bf16_pair(x[2 * i], x[2 * i + 1]);
     }
-    if (n % 2 == 1 && first_value() == 0) y[n - 1] = static_cast<u16>(bf16_pair(x[n - 1], 0.0f) & 0xffff);
+    if (n % 2 == 1 && first_value() == 0) y[n - 1] = to_bf16_number(x[n - 1]);
 }

@@ -287,7 +287,10 @@ impl<'a> SliceMut<'a> {
     pub(crate) fn card(self) -> View<'a> {
         match self {
             SliceMut::Host(_) => panic!("{ELSEWHERE}"),
-            SliceMut::Card(view) => view,
+            SliceMut::Card(view) => {
+                view.will_change();
+                view
+            }
         }
     }
 }

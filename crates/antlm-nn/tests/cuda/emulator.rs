@@ -1,90 +1,16 @@
-//! The emulated card itself: what the host's twins compute, and that mistakes are noticed.
+//! The emulated card itself: that mistakes are noticed.
 
 use std::fs;
 use std::path::Path;
 
 use super::card::{Card, Compiled, Grid, grid};
-use super::{assert_bits, assert_close, below, random, run};
+use super::random;
 use crate::arguments;
-
-#[test]
-fn exchanges_inside_a_warp() {
-    let x = random(1, 64, 1.0);
-    for (mask, from) in [(1u32, 0u32), (16, 31), (31, 7), (5, 16)] {
-        let got = run(|card| {
-            let (x, out) = (card.put(&x), card.room(5 * 64));
-            card.launch("probe_exchanges", grid(1, 1, 64), arguments![&x, mask, from, &out]);
-            vec![card.get(&out)]
-        });
-        for t in 0..64usize {
-            let lane = |l: u32| x[t / 32 * 32 + l as usize];
-            let yes = (0..32).filter(|&l| lane(l) > 0.0).fold(0u32, |bits, l| bits | 1 << l);
-            let zeros = (t as u32).leading_zeros() as f32;
-            let want = [lane((t as u32 % 32) ^ mask), lane(from), x[63 - t], f32::from_bits(yes), zeros];
-            for (what, want) in want.into_iter().enumerate() {
-                assert_bits("exchange", &[got[0][64 * what + t]], &[want]);
-            }
-        }
-    }
-}
-
-#[test]
-fn numbers_become_bf16_to_nearest_even() {
-    // Half way between two numbers of 8 bits, a little less, a little more; ties that go up and down; overflow.
-    let mut x: Vec<f32> =
-        vec![0.0, 1.0, f32::INFINITY, f32::MAX, 1e-40, 1.003_906_3, 1.011_718_8, 1.003_906_2, 1.0039064];
-    x.extend(below(3, 500, usize::MAX >> 32).into_iter().map(f32::from_bits).filter(|x| !x.is_nan()));
-    let got = run(|card| {
-        let (there, out) = (card.put(&x), card.room(2 * x.len()));
-        card.launch("probe_bf16", grid(1, 1, 32), arguments![x.len(), &there, &out]);
-        vec![card.get(&out)]
-    });
-    for (x, got) in x.iter().zip(got[0].chunks_exact(2)) {
-        // Of the two neighbours of 16 bits the nearer one, else the even one.
-        let (down, up) = (x.to_bits() & 0xffff_0000, (x.to_bits() & 0xffff_0000).wrapping_add(0x1_0000));
-        let rest = x.to_bits() & 0xffff;
-        let goes_up = rest > 0x8000 || (rest == 0x8000 && down & 0x1_0000 != 0);
-        let want = f32::from_bits(if goes_up { up } else { down });
-        assert_bits(&format!("{x:e}"), got, &[want, -want]);
-    }
-    let nan = run(|card| {
-        let (x, out) = (card.put(&[f32::from_bits(0x7f80_0001)]), card.room::<f32>(2));
-        card.launch("probe_bf16", grid(1, 1, 32), arguments![1usize, &x, &out]);
-        // NaN has many bits; whether it is one has one answer.
-        vec![card.get(&out).iter().map(|x| f32::from(u8::from(x.is_nan()))).collect()]
-    });
-    assert_eq!(nan[0], [1.0, 1.0]);
-}
-
-#[test]
-fn tensor_cores_multiply() {
-    let (a, b) = (random(1, 256, 1.0), random(2, 128, 1.0));
-    let got = run(|card| {
-        let (a, b, d) = (card.put(&a), card.put(&b), card.room(128));
-        card.launch("probe_mma", grid(1, 1, 32), arguments![&a, &b, &d]);
-        vec![card.get(&d)]
-    });
-    let rounded = |x: f32| f32::from_bits((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) & 0xffff_0000);
-    let want: Vec<f32> =
-        (0..128).map(|i| (0..16).map(|k| rounded(a[i / 8 * 16 + k]) * rounded(b[k * 8 + i % 8])).sum()).collect();
-    assert_close("product", &got[0], &want, 1e-6);
-}
-
-#[test]
-fn copies_arrive() {
-    let x = random(1, 128, 1.0);
-    let got = run(|card| {
-        let (x, y) = (card.put(&x), card.room(128));
-        card.launch("probe_copies", Grid { shared: 512, ..grid(1, 1, 32) }, arguments![&x, &y]);
-        vec![card.get(&y)]
-    });
-    assert_bits("copied", &got[0], &x.into_iter().rev().collect::<Vec<_>>());
-}
 
 #[test]
 fn threads_that_go_apart_are_an_error() {
     for compiled in [Compiled::Plain, Compiled::Sanitized] {
-        let mut card = Card::start(compiled, 1);
+        let mut card = Card::emulated(compiled, 1);
         let out = card.room::<f32>(64);
         for (kernel, threads, words) in [
             ("probe_leaves_early", 64, ["that not all threads reach", "1 of 64 have ended"]),
@@ -103,7 +29,7 @@ fn threads_that_go_apart_are_an_error() {
 
 #[test]
 fn wrong_launches_are_errors() {
-    let mut card = Card::start(Compiled::Plain, 1);
+    let mut card = Card::emulated(Compiled::Plain, 1);
     let out = card.room::<f32>(64);
     for (name, grid, arguments, word) in [
         ("probe", grid(1, 1, 64), arguments![&out], "no such kernel"),
@@ -126,7 +52,7 @@ fn wrong_launches_are_errors() {
 #[test]
 fn a_missing_barrier_shows() {
     // Some thread reads before its neighbour has written, in some order: then there is still NaN.
-    let mut card = Card::start(Compiled::Plain, 1);
+    let mut card = Card::emulated(Compiled::Plain, 1);
     let seen = (0..8).any(|_| {
         let out = card.room(64);
         card.launch("probe_no_barrier", grid(1, 1, 64), arguments![&out]);
@@ -138,7 +64,7 @@ fn a_missing_barrier_shows() {
 #[test]
 fn what_lies_outside_is_seen() {
     for which in 0..3u32 {
-        let mut card = Card::start(Compiled::Sanitized, 1);
+        let mut card = Card::emulated(Compiled::Sanitized, 1);
         let (x, out) = (card.put(&random(1, 32, 1.0)), card.room::<f32>(32));
         let grid = Grid { shared: 128, ..grid(1, 1, 32) };
         let error = card.try_launch("probe_outside", grid, &arguments![which, &x, &out]).unwrap_err();

@@ -2,7 +2,8 @@
 //! operations. Needs a C++ compiler: the environment's CXX, or c++.
 //!
 //! Every case runs with several orders of threads and once under AddressSanitizer, and has the same bits each time.
-//! Where a kernel adds in the CPU's order its result must have the CPU's bits, too.
+//! Where a kernel adds in the CPU's order its result must have the CPU's bits, too. With ANTLM_CARD in the environment (and
+//! feature `cuda`) the same cases run on the first card of this machine, twice each; `emulator` is of the emulated one alone.
 
 mod activation;
 mod attention;
@@ -12,6 +13,8 @@ mod emulator;
 mod loss;
 mod norm;
 mod optim;
+mod probes;
+mod products;
 mod rows;
 
 use antlm_nn::kernels::dropout::{Rows, Site};
@@ -21,10 +24,12 @@ use card::{Argument, Card, Compiled};
 /// Seeds of the orders in which threads run.
 const ORDERS: [u64; 3] = [1, 22, 333];
 
-/// Runs a case on emulated cards that differ in their order of threads, and under AddressSanitizer.
+/// Runs a case on emulated cards that differ in their order of threads, and under AddressSanitizer; or twice on a card of
+/// this machine.
 fn run(case: impl Fn(&mut Card) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     let first = case(&mut Card::start(Compiled::Plain, ORDERS[0]));
     let others = ORDERS[1..].iter().map(|&seed| (Compiled::Plain, seed)).chain([(Compiled::Sanitized, 4444)]);
+    let others = others.take(if card::real() { 1 } else { ORDERS.len() });
     for (compiled, seed) in others {
         let again = case(&mut Card::start(compiled, seed));
         for (what, (first, again)) in first.iter().zip(&again).enumerate() {

@@ -79,7 +79,7 @@ fn three_steps() {
         let got = run(|card| {
             let (pieces, firsts, decay) = (card.put(&pieces), card.put(&firsts), card.put(&decay));
             let (w, m, v) = (card.put(&start), card.put(&vec![0.0f32; n]), card.put(&vec![0.0f32; n]));
-            let scale = card.put(&[0.25f32]);
+            let (scale, mirror) = (card.put(&[0.25f32]), card.room::<u16>(n));
             let (count, tensors) =
                 (layout.tensors().iter().map(|t| t.len().div_ceil(PIECE)).sum(), layout.tensors().len());
             let (squares, rates) = (card.room::<f64>(2 * count), card.room::<f32>(tensors));
@@ -87,18 +87,21 @@ fn three_steps() {
                 let (g, k) = (card.put(g), |at| coefficients(&optimizer, at));
                 let all = grid(count, 1, 256);
                 if rule == Rule::AdamW {
-                    card.launch("adamw", all, arguments![k(at(t)), &pieces, &decay, &scale, &w, &g, &m, &v]);
+                    card.launch("adamw", all, arguments![k(at(t)), &pieces, &decay, &scale, &w, &g, &m, &v, &mirror]);
                     continue;
                 }
-                let operands = arguments![k(at(t)), &pieces, &decay, &scale, &w, &g, &m, &v, &squares];
+                let operands = arguments![k(at(t)), &pieces, &decay, &scale, &w, &g, &m, &v, &mirror, &squares];
                 card.launch("lamb_moments", all, operands);
                 card.launch("lamb_rates", grid(tensors, 1, 32), arguments![&firsts, &squares, at(t).lr, &rates]);
-                card.launch("lamb_step", all, arguments![k(at(t)), &pieces, &decay, &rates, &w, &m, &v]);
+                card.launch("lamb_step", all, arguments![k(at(t)), &pieces, &decay, &rates, &w, &m, &v, &mirror]);
             }
-            vec![card.get(&w), card.get(&m), card.get(&v)]
+            let mirror = card.get(&mirror).into_iter().map(|x| f32::from_bits(u32::from(x) << 16)).collect();
+            vec![card.get(&w), card.get(&m), card.get(&v), mirror]
         });
         assert_bits("first moments", &got[1], &m);
         assert_bits("second moments", &got[2], &v);
+        let rounded = |x: &f32| f32::from_bits((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) & 0xffff_0000);
+        assert_bits("mirror", &got[3], &got[0].iter().map(rounded).collect::<Vec<f32>>());
         match rule {
             Rule::AdamW => assert_bits("weights", &got[0], &w),
             // The norms are sums in another order.

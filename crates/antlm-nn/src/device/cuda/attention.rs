@@ -46,7 +46,7 @@ impl<'a> Pass<'a> {
             for (part, table) in tables.iter().enumerate() {
                 // Queries with kᵖ, keys with qᵖ.
                 let (rows, by) = (pass.part(pass.qkv.at(), part), pass.position_part(positions.at(), 1 - part));
-                card.product(pass.table(table), false, rows, by.t(), spec.heads)?;
+                card.product_onto(pass.table(table), false, rows, by.t(), spec.heads)?;
             }
             pass.tables = Some(tables);
         }
@@ -156,9 +156,9 @@ impl Cuda {
         for (part, table) in tables.iter().enumerate() {
             let (table, rows) = (pass.table(table), pass.part(pass.qkv.at(), part));
             let by = pass.position_part(positions.at(), 1 - part);
-            self.product(pass.part(gqkv.at(), part), true, table, by, spec.heads)?;
+            self.product_onto(pass.part(gqkv.at(), part), true, table, by, spec.heads)?;
             let gby = pass.position_part(gpositions.at(), 1 - part);
-            self.product(gby, false, table.t(), rows, spec.heads)?;
+            self.product_onto(gby, false, table.t(), rows, spec.heads)?;
         }
         Ok(())
     }

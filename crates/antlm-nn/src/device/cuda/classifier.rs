@@ -31,7 +31,7 @@ impl Cuda {
         let z = logits.slice().card().at();
         let (losses, targets) = (self.floats(m)?, self.numbers(targets)?);
         let (rows, _rows) = self.operand(Matrix::new(x.at(), m, d), m * d, precision)?;
-        let (table, _table) = self.operand(Matrix::new(table.at(), vocab, d), vocab * d, precision)?;
+        let table = self.weight(table, vocab, d, precision)?;
         let bytes = if rows.bf16 { 2 } else { 4 };
         let (weight, c) = grads.as_ref().map_or((0.0, 0.0), |grads| (grads.weight, grads.z));
         let with_grads = u32::from(grads.is_some());
@@ -39,14 +39,14 @@ impl Cuda {
         for start in (0..m).step_by(TILE) {
             let n = TILE.min(m - start);
             let x = Matrix { at: rows.at + (bytes * start * d) as u64, rows: n, ..rows };
-            self.product(Matrix::new(z, n, vocab), false, x, table.t(), 1)?;
+            self.product_onto(Matrix::new(z, n, vocab), false, x, table.t(), 1)?;
             let at = |list: u64| list + 4 * start as u64;
             let operands = arguments![vocab, bias, at(targets.at), with_grads, weight, c, z, at(losses.at)];
             self.launch("cross_entropy", grid(n, 1, 512), operands)?;
             let Some((gx, gtable, gbias)) = to else { continue };
             let (gz, _gz) = self.operand(Matrix::new(z, n, vocab), n * vocab, precision)?;
-            self.product(Matrix::new(gx.at() + (4 * start * d) as u64, n, d), false, gz, table, 1)?;
-            self.product(Matrix::new(gtable.at(), vocab, d), true, gz.t(), x, 1)?;
+            self.product_onto(Matrix::new(gx.at() + (4 * start * d) as u64, n, d), false, gz, table, 1)?;
+            self.product_onto(Matrix::new(gtable.at(), vocab, d), true, gz.t(), x, 1)?;
             if let Some(gbias) = gbias {
                 self.column_sums(n, vocab, z, gbias.at())?;
             }

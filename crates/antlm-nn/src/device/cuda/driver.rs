@@ -59,6 +59,15 @@ impl Matrix {
     }
 }
 
+/// What is added to a product on its way to its place.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plus {
+    /// f32 numbers that lie as the result does: what stands there already, or others.
+    pub matrix: Option<u64>,
+    /// f32 numbers that are added to every row.
+    pub row: Option<u64>,
+}
+
 /// A card, spoken to from one thread at a time. What it is asked for is done in this order.
 pub trait Driver: Send + Sync + std::fmt::Debug {
     /// As on the command line: `cuda:0`.
@@ -100,11 +109,11 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The card refuses it.
     fn launch(&self, name: &'static str, grid: Grid, arguments: &[Argument]) -> Result<()>;
-    /// c = a b, or c += a b, `batch` times; c is f32 and not transposed, a and b are both f32 or both bf16, sums are f32.
+    /// c = a b plus what is said, `batch` times; c is f32 and not transposed, a and b are both f32 or both bf16, sums are f32.
     ///
     /// # Errors
     /// The library refuses it.
-    fn product(&self, c: Matrix, add: bool, a: Matrix, b: Matrix, batch: usize) -> Result<()>;
+    fn product(&self, c: Matrix, plus: Plus, a: Matrix, b: Matrix, batch: usize) -> Result<()>;
 }
 
 /// An argument of a kernel: its bytes.

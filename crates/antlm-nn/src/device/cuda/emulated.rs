@@ -7,10 +7,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
-use super::driver::{Argument, Driver, Grid, Matrix};
+use super::driver::{Argument, Driver, Grid, Matrix, Plus};
 use super::{error, lock};
 use crate::Result;
 use crate::kernels::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
+
+/// How the program is compiled.
+#[derive(Clone, Copy, Debug)]
+pub enum Compiled {
+    /// To be fast.
+    Plain,
+    /// With AddressSanitizer and UndefinedBehaviorSanitizer.
+    Sanitized,
+}
+
+impl Compiled {
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Compiled::Plain => &["-O2"],
+            Compiled::Sanitized => &["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        }
+    }
+}
 
 /// An emulated card.
 #[derive(Debug)]
@@ -38,7 +56,15 @@ impl Emulated {
     /// # Errors
     /// The kernels cannot be compiled, or not started.
     pub fn start(seed: u64, memory: u64) -> Result<Emulated> {
-        let program = program()?;
+        Emulated::compiled(Compiled::Plain, seed, memory)
+    }
+
+    /// The same, compiled so.
+    ///
+    /// # Errors
+    /// As of `start`.
+    pub fn compiled(compiled: Compiled, seed: u64, memory: u64) -> Result<Emulated> {
+        let program = program(compiled)?;
         let mut command = Command::new(&program);
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|e| error(format!("{}: {e}", program.display())))?;
@@ -50,19 +76,21 @@ impl Emulated {
 }
 
 /// The compiled program; it is made once for the same sources.
-fn program() -> Result<PathBuf> {
-    static MADE: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    MADE.get_or_init(compile).clone().map_err(error)
+fn program(compiled: Compiled) -> Result<PathBuf> {
+    static MADE: [OnceLock<std::result::Result<PathBuf, String>>; 2] = [OnceLock::new(), OnceLock::new()];
+    MADE[compiled as usize].get_or_init(|| compile(compiled)).clone().map_err(error)
 }
 
-fn compile() -> std::result::Result<PathBuf, String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
+fn compile(compiled: Compiled) -> std::result::Result<PathBuf, String> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (folder, probes) = (package.join("cuda"), package.join("tests/cuda/probes.cu"));
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
     let mut hash = DefaultHasher::new();
-    compiler.hash(&mut hash);
+    (&compiler, compiled.flags()).hash(&mut hash);
     let read = |path: &Path| std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
     let listed = std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut files: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.push(probes.clone());
     files.sort();
     for file in &files {
         read(file)?.hash(&mut hash);
@@ -74,11 +102,13 @@ fn compile() -> std::result::Result<PathBuf, String> {
     // Made beside its place and moved there: two tests may meet.
     let made = program.with_extension(std::process::id().to_string());
     let mut command = Command::new(&compiler);
-    command.args(["-std=c++17", "-O2", "-ffp-contract=off", "-Wno-unknown-pragmas", "-I"]).arg(&folder);
+    command.args(["-std=c++17", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]);
+    command.args(compiled.flags()).arg(format!("-DPROBES=\"{}\"", probes.display())).arg("-I").arg(&folder);
     let output = command.arg(folder.join("emulate.cpp")).arg("-o").arg(&made).output();
     let output = output.map_err(|e| format!("{compiler}: {e}; install a C++ compiler, or name one in CXX"))?;
-    if !output.status.success() {
-        return Err(format!("{compiler} does not compile the kernels:\n{}", String::from_utf8_lossy(&output.stderr)));
+    let words = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() || !words.is_empty() {
+        return Err(format!("{compiler} does not compile the kernels, or warns:\n{words}"));
     }
     std::fs::rename(&made, &program).map_err(|e| format!("{}: {e}", program.display()))?;
     Ok(program)
@@ -217,14 +247,21 @@ impl Driver for Emulated {
         if message.is_empty() { Ok(()) } else { Err(error(String::from_utf8_lossy(&message))) }
     }
 
-    fn product(&self, c: Matrix, add: bool, a: Matrix, b: Matrix, batch: usize) -> Result<()> {
+    fn product(&self, c: Matrix, plus: Plus, a: Matrix, b: Matrix, batch: usize) -> Result<()> {
         let mut process = lock(&self.process);
+        let mut row = vec![0.0; c.cols];
+        if let Some(at) = plus.row {
+            process.read(at, bytemuck::cast_slice_mut(&mut row))?;
+        }
+        let into = if plus.matrix.is_some() { Into::Add } else { Into::Write };
         for which in 0..batch {
-            let (left, right, mut to) =
-                (process.matrix(a, which)?, process.matrix(b, which)?, process.matrix(c, which)?);
-            let into = if add { Into::Add } else { Into::Write };
+            let (left, right) = (process.matrix(a, which)?, process.matrix(b, which)?);
+            let mut to = process.matrix(Matrix { at: plus.matrix.unwrap_or(c.at), ..c }, which)?;
             let result = MatMut::strided(&mut to, c.rows, c.cols, c.stride);
             matmul(result, into, Precision::F32, operand(a, &left), operand(b, &right), Threads::One);
+            for to in to.chunks_mut(c.stride).filter(|_| plus.row.is_some()) {
+                to.iter_mut().zip(&row).for_each(|(to, x)| *to += x);
+            }
             process.write(c.at + (4 * which * c.step) as u64, bytemuck::cast_slice(&to))?;
         }
         Ok(())

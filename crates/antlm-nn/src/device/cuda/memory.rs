@@ -1,9 +1,9 @@
 //! Memory of a card that holds f32 values.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use super::Driver;
+use super::{Driver, lock};
 use crate::Result;
 
 /// f32 values on a card; their memory goes back to it with them.
@@ -13,11 +13,24 @@ pub struct Memory {
     at: u64,
     len: usize,
     capacity: usize,
+    mirror: Mutex<Mirror>,
+}
+
+/// The same values as bf16 numbers, for weights that products have asked for so.
+#[derive(Debug, Default)]
+struct Mirror {
+    /// Where they are, once there has been a need.
+    at: Option<u64>,
+    /// They are those of now. Whoever writes values takes them by `SliceMut::card`, which says that they are not.
+    fresh: bool,
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         self.driver.free(self.at);
+        if let Some(mirror) = lock(&self.mirror).at {
+            self.driver.free(mirror);
+        }
     }
 }
 
@@ -25,7 +38,7 @@ impl Memory {
     /// Room for so many values, with none in it.
     pub(super) fn new(driver: &Arc<dyn Driver>, capacity: usize) -> Result<Memory> {
         let at = driver.allocate(4 * capacity.max(1))?;
-        Ok(Memory { driver: driver.clone(), at, len: 0, capacity })
+        Ok(Memory { driver: driver.clone(), at, len: 0, capacity, mirror: Mutex::default() })
     }
 
     /// How many values it has.
@@ -51,14 +64,14 @@ impl Memory {
 
     /// All of it.
     pub fn view(&self) -> View<'_> {
-        View { driver: &self.driver, at: self.at, len: self.len }
+        View { of: self, at: self.at, len: self.len }
     }
 }
 
 /// Values on a card. Who may write them is said by the slice around it.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    driver: &'a Arc<dyn Driver>,
+    of: &'a Memory,
     at: u64,
     len: usize,
 }
@@ -94,12 +107,43 @@ impl View<'_> {
     /// The card's.
     pub fn read(self) -> Result<Vec<f32>> {
         let mut values = vec![0.0; self.len];
-        self.driver.read(self.at, bytemuck::cast_slice_mut(&mut values))?;
+        self.of.driver.read(self.at, bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)
     }
 
     /// Whether they are on this card.
     pub(super) fn is_on(self, driver: &Arc<dyn Driver>) -> bool {
-        Arc::ptr_eq(self.driver, driver)
+        Arc::ptr_eq(&self.of.driver, driver)
+    }
+
+    /// Where they are as bf16 numbers. `round` makes those of a whole memory, from its first value on and so many: when
+    /// they are asked for first, and after anyone but an optimiser has written there.
+    pub(super) fn mirror(self, round: impl FnOnce(u64, usize, u64) -> Result<()>) -> Result<u64> {
+        let mut mirror = lock(&self.of.mirror);
+        let at = match mirror.at {
+            Some(at) => at,
+            None => *mirror.at.insert(self.of.driver.allocate(2 * self.of.capacity.max(1))?),
+        };
+        if !mirror.fresh {
+            round(self.of.at, self.of.len, at)?;
+            mirror.fresh = true;
+        }
+        Ok(at + (self.at - self.of.at) / 2)
+    }
+
+    /// Where an optimiser that writes all of the memory has to write bf16 numbers, too; none has asked for them otherwise.
+    pub(super) fn mirror_to_write(self) -> Option<u64> {
+        let whole = self.at == self.of.at && self.len == self.of.len;
+        lock(&self.of.mirror).at.filter(|_| whole)
+    }
+
+    /// The optimiser has written there.
+    pub(super) fn mirror_is_fresh(self) {
+        lock(&self.of.mirror).fresh = true;
+    }
+
+    /// The values are about to change.
+    pub(crate) fn will_change(self) {
+        lock(&self.of.mirror).fresh = false;
     }
 }

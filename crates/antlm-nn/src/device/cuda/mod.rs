@@ -21,10 +21,9 @@ mod nvidia;
 mod operations;
 mod optim;
 
-use driver::Argument;
-pub use driver::{Driver, Grid, Matrix};
+pub use driver::{Argument, Driver, Grid, Matrix, Plus};
 #[cfg(feature = "cuda-emulation")]
-pub use emulated::Emulated;
+pub use emulated::{Compiled, Emulated};
 pub use memory::{Memory, View};
 
 /// Whether this build can use cards that are found by themselves.
@@ -124,6 +123,11 @@ impl Cuda {
         &*self.driver
     }
 
+    /// The same, to be kept.
+    pub fn shared_driver(&self) -> Arc<dyn Driver> {
+        self.driver.clone()
+    }
+
     /// Memory for so many bytes, for as long as the result lives.
     fn scratch(&self, bytes: usize) -> Result<Scratch<'_>> {
         // Sizes in eighths of a power of two, as the tape's pool has them.
@@ -209,12 +213,17 @@ impl Cuda {
         self.driver.launch(name, grid, arguments)
     }
 
-    /// c = a b, or c += a b, `batch` times.
-    fn product(&self, c: Matrix, add: bool, a: Matrix, b: Matrix, batch: usize) -> Result<()> {
+    /// c = a b plus what is said, `batch` times.
+    fn product(&self, c: Matrix, plus: Plus, a: Matrix, b: Matrix, batch: usize) -> Result<()> {
         if c.rows == 0 || c.cols == 0 || a.cols == 0 || batch == 0 {
             return Ok(());
         }
-        self.driver.product(c, add, a, b, batch)
+        self.driver.product(c, plus, a, b, batch)
+    }
+
+    /// c = a b, or c += a b, `batch` times.
+    fn product_onto(&self, c: Matrix, add: bool, a: Matrix, b: Matrix, batch: usize) -> Result<()> {
+        self.product(c, Plus { matrix: add.then_some(c.at), row: None }, a, b, batch)
     }
 }
 

@@ -9,7 +9,7 @@ use cudarc::cublaslt::{result as blas, sys as blas_sys};
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 use cudarc::nvrtc::sys as nvrtc;
 
-use super::driver::{Argument, Driver, Grid, Matrix};
+use super::driver::{Argument, Driver, Grid, Matrix, Plus};
 use super::{cache, error, lock, out_of_memory};
 use crate::Result;
 
@@ -33,6 +33,16 @@ const SOURCES: [(&CStr, &str); 17] = [
     (c"rope.cu", include_str!("../../../cuda/rope.cu")),
     (c"rows.cu", include_str!("../../../cuda/rows.cu")),
 ];
+
+/// Kernels of the tests alone, in builds that can have both kinds of card.
+#[cfg(feature = "cuda-emulation")]
+const PROBES: &[(&CStr, &str)] = &[(c"probes.cu", include_str!("../../../tests/cuda/probes.cu"))];
+#[cfg(not(feature = "cuda-emulation"))]
+const PROBES: &[(&CStr, &str)] = &[];
+
+fn sources() -> impl Iterator<Item = &'static (&'static CStr, &'static str)> {
+    SOURCES.iter().chain(PROBES)
+}
 
 /// Bytes that cuBLASLt may use for a product: what NVIDIA advises for the newest cards.
 const WORKSPACE: usize = 32 << 20;
@@ -150,7 +160,7 @@ fn image(architecture: &str) -> Result<Vec<u8>> {
     let version = format!("{major}.{minor}");
     let mut ingredients = vec![architecture.as_bytes(), version.as_bytes()];
     ingredients.extend(OPTIONS.map(str::as_bytes));
-    ingredients.extend(SOURCES.iter().flat_map(|(name, source)| [name.to_bytes(), source.as_bytes()]));
+    ingredients.extend(sources().flat_map(|(name, source)| [name.to_bytes(), source.as_bytes()]));
     // What another NVRTC has made is not taken for this one's.
     let folder = cache::folder().filter(|_| known);
     cache::kept(folder.as_deref(), &ingredients, || compile(architecture))
@@ -159,15 +169,14 @@ fn image(architecture: &str) -> Result<Vec<u8>> {
 /// Compiles all kernels for an architecture.
 fn compile(architecture: &str) -> Result<Vec<u8>> {
     let text = |text: &str| CString::new(text).map_err(|_| error("a zero byte in the kernels' source"));
-    let all: String = SOURCES
-        .iter()
+    let all: String = sources()
         .filter_map(|(name, _)| name.to_str().ok().filter(|name| name.ends_with(".cu")))
         .map(|name| format!("#include \"{name}\"\n"))
         .collect();
     let all = text(&all)?;
-    let files = SOURCES.iter().map(|(_, source)| text(source)).collect::<Result<Vec<CString>>>()?;
+    let files = sources().map(|(_, source)| text(source)).collect::<Result<Vec<CString>>>()?;
     let sources: Vec<_> = files.iter().map(|file| file.as_ptr()).collect();
-    let names: Vec<_> = SOURCES.iter().map(|(name, _)| name.as_ptr()).collect();
+    let names: Vec<_> = sources().map(|(name, _)| name.as_ptr()).collect();
     let options = [&format!("--gpu-architecture={architecture}")[..], OPTIONS[0], OPTIONS[1]];
     let options = options.into_iter().map(text).collect::<Result<Vec<CString>>>()?;
     let options: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
@@ -270,12 +279,14 @@ impl Driver for Nvidia {
         .map_err(self.failed(name))
     }
 
-    fn product(&self, c: Matrix, add: bool, a: Matrix, b: Matrix, batch: usize) -> Result<()> {
+    fn product(&self, c: Matrix, plus: Plus, a: Matrix, b: Matrix, batch: usize) -> Result<()> {
         self.bind()?;
-        Product::new(c, a, b, batch).and_then(|product| product.run(self, add, [a.at, b.at, c.at])).map_err(|why| {
-            let shape = format!("[{}, {}] x [{}, {}]", a.rows, a.cols, b.rows, b.cols);
-            error(format!("cuda:{}: cuBLASLt refuses a product {shape}: {why:?}", self.number))
-        })
+        Product::new(c, plus, a, b, batch).and_then(|product| product.run(self, plus, [a.at, b.at, c.at])).map_err(
+            |why| {
+                let shape = format!("[{}, {}] x [{}, {}]", a.rows, a.cols, b.rows, b.cols);
+                error(format!("cuda:{}: cuBLASLt refuses a product {shape}: {why:?}", self.number))
+            },
+        )
     }
 }
 
@@ -300,7 +311,7 @@ struct Product {
 }
 
 impl Product {
-    fn new(c: Matrix, a: Matrix, b: Matrix, batch: usize) -> Blas<Product> {
+    fn new(c: Matrix, plus: Plus, a: Matrix, b: Matrix, batch: usize) -> Blas<Product> {
         use blas_sys::cublasLtMatmulDescAttributes_t as Of;
         use blas_sys::cublasLtMatmulPreferenceAttributes_t as Wish;
         let float = blas_sys::cudaDataType::CUDA_R_32F;
@@ -314,6 +325,18 @@ impl Product {
             // SAFETY: the attribute is an i32, and is copied.
             unsafe { blas::set_matmul_desc_attribute(description, attribute, (&raw const transposed).cast(), 4)? };
         }
+        if let Some(row) = plus.row {
+            // A row here is a column there, which this epilogue adds to all columns.
+            let epilogue = blas_sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS;
+            // SAFETY: the attributes are an enumeration and an address, and are copied; the row lies in memory of `allocate`
+            // and is as long as the result's rows.
+            unsafe {
+                let (value, size) = ((&raw const epilogue).cast(), size_of_val(&epilogue));
+                blas::set_matmul_desc_attribute(description, Of::CUBLASLT_MATMUL_DESC_EPILOGUE, value, size)?;
+                let value = (&raw const row).cast();
+                blas::set_matmul_desc_attribute(description, Of::CUBLASLT_MATMUL_DESC_BIAS_POINTER, value, 8)?;
+            }
+        }
         let workspace = WORKSPACE as u64;
         // SAFETY: the attribute is a u64, and is copied.
         unsafe {
@@ -321,21 +344,21 @@ impl Product {
             blas::set_matmul_pref_attribute(preference, wish, (&raw const workspace).cast(), 8)?;
         }
         // What the addresses are multiples of; without it the library takes them to be multiples of 256.
-        for (wish, of) in [
-            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b),
-            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a),
-            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c),
-            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c),
+        for (wish, at) in [
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b.at),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a.at),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, plus.matrix.unwrap_or(c.at)),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.at),
         ] {
-            let alignment: u32 = 1 << of.at.trailing_zeros().min(8);
+            let alignment: u32 = 1 << at.trailing_zeros().min(8);
             // SAFETY: the attribute is a u32, and is copied.
             unsafe { blas::set_matmul_pref_attribute(preference, wish, (&raw const alignment).cast(), 4)? };
         }
         Ok(product)
     }
 
-    fn run(&self, card: &Nvidia, add: bool, [a, b, c]: [u64; 3]) -> Blas<()> {
-        let (alpha, beta) = (1.0f32, if add { 1.0f32 } else { 0.0 });
+    fn run(&self, card: &Nvidia, plus: Plus, [a, b, c]: [u64; 3]) -> Blas<()> {
+        let (alpha, beta) = (1.0f32, if plus.matrix.is_some() { 1.0f32 } else { 0.0 });
         let [of_a, of_b, of_c] = self.layouts;
         // SAFETY: handle, description and layouts are there; the matrices lie in memory of `allocate` as they say, c apart
         // from a and b; alpha and beta are f32 and read before the call returns; the workspace is as large as was said, and
@@ -353,7 +376,7 @@ impl Product {
                 of_b,
                 a as *const c_void,
                 of_a,
-                c as *const c_void,
+                plus.matrix.unwrap_or(c) as *const c_void,
                 of_c,
                 c as *mut c_void,
                 of_c,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::driver::{Argument, Matrix, arguments};
-use super::{Cuda, List, Memory, What, any, grid};
+use super::driver::{Argument, Matrix, Plus, arguments};
+use super::{Cuda, List, Memory, View, What, any, grid};
 use crate::Result;
 use crate::device::{
     Attended, AttentionBackward, Buffer, Classifier, ClassifierGrads, Dropping, LayerNorm, Linear, Operations, Slice,
@@ -73,8 +73,22 @@ impl Cuda {
     /// `len` numbers from `x` on, rounded to bf16.
     pub(super) fn rounded(&self, x: u64, len: usize) -> Result<super::Scratch<'_>> {
         let rounded = self.scratch(2 * len)?;
-        self.launch("to_bf16", any(len.div_ceil(2)), arguments![len as u64, x, rounded.at])?;
+        self.round(x, len, rounded.at)?;
         Ok(rounded)
+    }
+
+    /// Writes `len` numbers from `x` on as bf16 to `y`.
+    fn round(&self, x: u64, len: usize, y: u64) -> Result<()> {
+        self.launch("to_bf16", any(len.div_ceil(2)), arguments![len as u64, x, y])
+    }
+
+    /// A weight as an operand of a product. In bf16 it is the mirror that the optimiser keeps.
+    pub(super) fn weight(&self, w: View<'_>, rows: usize, cols: usize, precision: Precision) -> Result<Matrix> {
+        let dense = Matrix::new(w.at(), rows, cols);
+        Ok(match precision {
+            Precision::F32 => dense,
+            Precision::Bf16 => dense.bf16(w.mirror(|from, len, to| self.round(from, len, to))?),
+        })
     }
 }
 
@@ -146,17 +160,12 @@ impl Operations for Cuda {
         residual: Option<Slice<'_>>,
         y: SliceMut<'_>,
     ) -> Result<()> {
-        let (Linear { n, inner, out, weight, precision }, y) = (of, y.card());
-        if let Some(residual) = residual {
-            self.driver.copy(residual.card().at(), y.at(), 4 * y.len())?;
-        }
-        if let Some(bias) = bias {
-            let bias = bias.card();
-            self.launch("add_rows", any(n * out), arguments![n, out, u32::from(residual.is_some()), bias, y])?;
-        }
+        let Linear { n, inner, out, weight, precision } = of;
         let (a, _kept) = self.operand(Matrix::new(x.card().at(), n, inner), n * inner, precision)?;
-        let (w, _mirror) = self.operand(Matrix::new(weight.card().at(), out, inner), out * inner, precision)?;
-        self.product(Matrix::new(y.at(), n, out), bias.is_some() || residual.is_some(), a, w.t(), 1)
+        let w = self.weight(weight.card(), out, inner, precision)?;
+        let at = |values: Option<Slice<'_>>| values.map(|values| values.card().at());
+        let plus = Plus { matrix: at(residual), row: at(bias) };
+        self.product(Matrix::new(y.card().at(), n, out), plus, a, w.t(), 1)
     }
 
     fn linear_backward(
@@ -171,9 +180,9 @@ impl Operations for Cuda {
         let Linear { n, inner, out, weight, precision } = of;
         let (g, _gradient) = self.operand(Matrix::new(gy.card().at(), n, out), n * out, precision)?;
         let (x, _kept) = self.operand(Matrix::new(x.card().at(), n, inner), n * inner, precision)?;
-        let (w, _mirror) = self.operand(Matrix::new(weight.card().at(), out, inner), out * inner, precision)?;
-        self.product(Matrix::new(gw.card().at(), out, inner), true, g.t(), x, 1)?;
-        self.product(Matrix::new(gx.card().at(), n, inner), add, g, w, 1)
+        let w = self.weight(weight.card(), out, inner, precision)?;
+        self.product_onto(Matrix::new(gw.card().at(), out, inner), true, g.t(), x, 1)?;
+        self.product_onto(Matrix::new(gx.card().at(), n, inner), add, g, w, 1)
     }
 
     fn layer_norm(

@@ -71,17 +71,23 @@ impl Cuda {
         let decay = firsts + 4 * (tensors as u64 + 1);
         let scale = self.numbers(&[at.grad_scale])?;
         let (k, all) = (coefficients(optimizer, at), grid(count, 1, 256));
+        let mirror = w.mirror_to_write();
+        let narrow = mirror.unwrap_or(0);
         match optimizer.rule {
-            Rule::AdamW => self.launch("adamw", all, arguments![k, pieces, decay, scale.at, w, g, m, v]),
+            Rule::AdamW => self.launch("adamw", all, arguments![k, pieces, decay, scale.at, w, g, m, v, narrow])?,
             Rule::Lamb => {
                 let (squares, rates) = (self.scratch(16 * count)?, self.floats(tensors)?);
-                let operands = arguments![k.clone(), pieces, decay, scale.at, w, g, m, v, squares.at];
+                let operands = arguments![k.clone(), pieces, decay, scale.at, w, g, m, v, narrow, squares.at];
                 self.launch("lamb_moments", all, operands)?;
                 let operands = arguments![firsts, squares.at, at.lr, rates.at];
                 self.launch("lamb_rates", grid(tensors, 1, 32), operands)?;
-                self.launch("lamb_step", all, arguments![k, pieces, decay, rates.at, w, m, v])
+                self.launch("lamb_step", all, arguments![k, pieces, decay, rates.at, w, m, v, narrow])?;
             }
         }
+        if mirror.is_some() {
+            w.mirror_is_fresh();
+        }
+        Ok(())
     }
 
     /// The Euclidean norm. It comes to the host, where a step is judged by it before anything changes; so the clip's factor
