@@ -18,6 +18,19 @@ Example:
 The sample is the beginning of every text file, each with the same share of its words. A run in DIR that is finished
 is used as it is, one that was stopped goes on; delete DIR after a change that changes results.")]
 pub struct Options {
+    #[command(flatten)]
+    runs: Runs,
+    /// ltg-bert, babyllama
+    #[arg(long, value_delimiter = ',', default_value = "ltg-bert,babyllama")]
+    families: Vec<String>,
+    /// Seed of the runs (default: the recipes')
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// What runs on a sample of a corpus need.
+#[derive(Args)]
+pub struct Runs {
     /// Files and folders of plain text (.txt, .train)
     #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
     text: Vec<PathBuf>,
@@ -30,21 +43,13 @@ pub struct Options {
     /// Where the sample and the runs go
     #[arg(long, value_name = "DIR", default_value = "target/dev-table")]
     out: PathBuf,
-    /// ltg-bert, babyllama
-    #[arg(long, value_delimiter = ',', default_value = "ltg-bert,babyllama")]
-    families: Vec<String>,
-    /// Seed of the runs (default: the recipes')
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// The runs' `precision` (default: the recipes')
-    #[arg(long, value_name = "f32|bf16|auto")]
-    precision: Option<String>,
     /// Threads of each run (default: all)
     #[arg(long, value_name = "N")]
     threads: Option<u32>,
 }
 
-const BACKENDS: [&str; 3] = ["causal", "mlm", "mntp"];
+/// The backends by which dev losses are measured.
+pub const BACKENDS: [&str; 3] = ["causal", "mlm", "mntp"];
 
 /// The four recipes of a family: AntLM, AntLM with mntp, clm only, mlm only.
 fn recipes(family: &str) -> Result<[String; 4]> {
@@ -60,18 +65,20 @@ fn recipes(family: &str) -> Result<[String; 4]> {
 /// Does all of it.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
     let families: Vec<[String; 4]> = options.families.iter().map(|family| recipes(family)).collect::<Result<_>>()?;
-    let text = text(options)?;
+    let text = text(&options.runs)?;
     let antlm = crate::build_antlm(root, &[])?;
     for (family, recipes) in options.families.iter().zip(families) {
-        let logs: Vec<Log> =
-            recipes.iter().map(|recipe| train(&antlm, recipe, &text, options)).collect::<Result<_>>()?;
+        let logs: Vec<Log> = recipes
+            .iter()
+            .map(|recipe| train(&antlm, recipe, &text, options.seed, None, &options.runs))
+            .collect::<Result<_>>()?;
         println!("\n{}", table(family, &logs)?);
     }
     Ok(())
 }
 
 /// The folder of the sample, made now unless it is there. What DIR was made for is in its `settings.json`.
-fn text(options: &Options) -> Result<PathBuf> {
+pub fn text(options: &Runs) -> Result<PathBuf> {
     let (folder, settings) = (options.out.join("text"), options.out.join("settings.json"));
     let wanted = json!({ "text": options.text, "dev": options.dev, "words": options.words });
     if let Ok(found) = fs::read_to_string(&settings) {
@@ -87,11 +94,19 @@ fn text(options: &Options) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Trains a recipe, goes on with a run that was stopped, or takes one that is finished.
-fn train(antlm: &Path, recipe: &str, text: &Path, options: &Options) -> Result<Log> {
-    let seed = options.seed.map_or(String::new(), |seed| format!("-seed-{seed}"));
-    let precision = options.precision.as_ref().map_or(String::new(), |precision| format!("-{precision}"));
-    let run = options.out.join(format!("{recipe}{seed}{precision}"));
+/// Trains a recipe, goes on with a run that was stopped, or takes one that is finished. Seed and precision are the recipe's
+/// where none is given.
+pub fn train(
+    antlm: &Path,
+    recipe: &str,
+    text: &Path,
+    seed: Option<u64>,
+    precision: Option<&str>,
+    options: &Runs,
+) -> Result<Log> {
+    let of_seed = seed.map_or(String::new(), |seed| format!("-seed-{seed}"));
+    let of_precision = precision.map_or(String::new(), |precision| format!("-{precision}"));
+    let run = options.out.join(format!("{recipe}{of_seed}{of_precision}"));
     let found = Log::read(&run)?;
     if found.finished {
         println!("{}: finished already", run.display());
@@ -104,10 +119,10 @@ fn train(antlm: &Path, recipe: &str, text: &Path, options: &Options) -> Result<L
         command.arg("--resume").arg(&run);
     } else {
         command.arg(recipe).arg("--text").arg(text).arg("--dev").arg(&options.dev).arg("--out").arg(&run);
-        if let Some(seed) = options.seed {
+        if let Some(seed) = seed {
             command.arg(format!("--seed={seed}"));
         }
-        if let Some(precision) = &options.precision {
+        if let Some(precision) = precision {
             command.arg(format!("--set=precision={precision}"));
         }
     }
@@ -123,11 +138,11 @@ fn train(antlm: &Path, recipe: &str, text: &Path, options: &Options) -> Result<L
 
 /// What the table needs of a `log.jsonl`.
 #[derive(Debug, Default, PartialEq)]
-struct Log {
+pub struct Log {
     recipe: String,
     schedule: String,
     /// By backend: the loss at the end of every epoch.
-    losses: [Vec<f64>; 3],
+    pub losses: [Vec<f64>; 3],
     /// By backend: the loss of a model that knows token frequencies only.
     unigram: [f64; 3],
     finished: bool,

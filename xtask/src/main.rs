@@ -8,9 +8,13 @@ mod bench_scaling;
 mod bench_score;
 mod check_export;
 mod check_kernels;
+mod dev_bf16;
 mod dev_table;
 mod floors;
 mod fuzz;
+mod gpu;
+mod gpu_runs;
+mod gpu_speed;
 mod licences;
 mod memory;
 mod mutations;
@@ -70,10 +74,12 @@ enum Chore {
     BenchParts(bench_parts::Options),
     BenchScaling(bench_scaling::Options),
     DevTable(dev_table::Options),
+    DevBf16(dev_bf16::Options),
     /// Trains a very small model for 10,000 steps; its memory has to stay flat (Linux, minutes)
     Memory,
     CheckExport(check_export::Options),
     CheckKernels(check_kernels::Options),
+    Gpu(gpu::Options),
     Torture(torture::Options),
     Fuzz(fuzz::Options),
     /// The tests around our unsafe blocks under AddressSanitizer (nightly, Linux)
@@ -120,11 +126,13 @@ fn run(chore: Chore) -> Result<()> {
         Chore::BenchScaling(options) => in_release(&root, || bench_scaling::run(&options)),
         Chore::CheckExport(options) => check_export::run(&root, &options),
         Chore::CheckKernels(options) => check_kernels::run(&root, &options),
+        Chore::Gpu(options) => gpu::run(&root, &options),
         Chore::Torture(options) => torture::run(&root, &options),
         Chore::Fuzz(options) => fuzz::run(&root, &options),
         Chore::Sanitize => sanitize::run(&root),
         Chore::Memory => memory::run(&root),
         Chore::DevTable(options) => dev_table::run(&root, &options),
+        Chore::DevBf16(options) => dev_bf16::run(&root, &options),
     }
 }
 
@@ -175,12 +183,17 @@ fn build_antlm(root: &Path, features: &[&str]) -> Result<PathBuf> {
     build(root, &["--package=antlm-cli", &format!("--features={}", features.join(","))])
 }
 
-/// Builds a program for release; says where cargo put it, which its settings may change.
+/// Builds a program for release.
 fn build(root: &Path, args: &[&str]) -> Result<PathBuf> {
+    artifact(root, &[&["build"], args].concat())
+}
+
+/// Has cargo make a program, for release; says where it put it, which its settings may change.
+fn artifact(root: &Path, args: &[&str]) -> Result<PathBuf> {
     let mut command = Command::new(env!("CARGO"));
     let output = command
-        .args(["build", "--release", "--locked", "--message-format=json-render-diagnostics"])
         .args(args)
+        .args(["--release", "--locked", "--message-format=json-render-diagnostics"])
         .current_dir(root)
         .stderr(Stdio::inherit())
         .output()

@@ -146,15 +146,8 @@ impl Toy {
         self.start(recipe, run, threads)
     }
 
-    /// What a run leaves, without clock, machine and lock.
     fn left(&self, run: &str) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
-        let mut files = BTreeMap::new();
-        let root = PathBuf::from(self.path(run));
-        collect(&root, &root, &mut files)?;
-        for name in ["timing.jsonl", "environment.json", ".lock"] {
-            files.remove(Path::new(name));
-        }
-        Ok(files)
+        left(Path::new(&self.path(run)))
     }
 
     fn same(&self, whole: &str, run: &str) -> Result<()> {
@@ -170,6 +163,16 @@ impl Toy {
             None => Ok(()),
         }
     }
+}
+
+/// What a run leaves, without clock, machine and lock.
+pub fn left(run: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    collect(run, run, &mut files)?;
+    for name in ["timing.jsonl", "environment.json", ".lock"] {
+        files.remove(Path::new(name));
+    }
+    Ok(files)
 }
 
 fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<()> {

@@ -7,70 +7,24 @@ use std::sync::Arc;
 
 use antlm::model::{Model, Rows};
 use antlm::objective::Batch;
-use antlm_nn::device::Precision;
+use antlm_nn::device::{Device, Precision};
 use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
 use antlm_nn::tape::{Pool, Tape};
-use common::{batch, difference, largest, model, read};
-
-/// Mean loss, and gradients of it.
-fn run(model: &Model, params: &[f32], batch: &Batch, precision: Precision) -> (f64, Vec<f32>) {
-    let mut grads = vec![0.0; params.len()];
-    let mut pool = Pool::default();
-    let tape = Tape::new(params, Some((&mut grads).into()), None, &mut pool).unwrap();
-    let mut tape = tape.with_precision(precision);
-    let nll = model.loss(&mut tape, batch, 1.0 / batch.targets.len() as f32).unwrap();
-    tape.backward().unwrap();
-    (nll.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.len() as f64, grads)
-}
-
-fn agrees(name: &str) {
-    let golden = read(name);
-    let (model, params) = model(&golden);
-    let cases: Vec<&str> = golden.ints.keys().filter_map(|key| key.strip_suffix(".ids")).collect();
-    assert!(cases.len() >= 2);
-    for case in cases {
-        let batch = batch(&golden, case);
-        let (loss, grads) = run(&model, &params, &batch, Precision::F32);
-        let want = golden.floats[&format!("{case}.loss")][0];
-        assert!(
-            (loss - f64::from(want)).abs() < 2e-5 * f64::from(want).max(1.0),
-            "{name} {case}: loss {loss}, want {want}"
-        );
-
-        let mut pool = Pool::default();
-        let mut tape = Tape::new(&params, None, None, &mut pool).unwrap();
-        let hidden = model.hidden(&mut tape, &Rows::from(&batch)).unwrap();
-        let (table, bias) = model.output();
-        let logits = tape.linear(hidden, table, bias, None).unwrap();
-        let off = difference(&tape.read(logits).unwrap(), &golden.floats[&format!("{case}.logits")]);
-        assert!(off < 1e-4, "{name} {case}: logits differ by {off}");
-
-        for tensor in model.layout().tensors() {
-            let want = &golden.floats[&format!("{case}.grad.{}", tensor.name)];
-            let off = difference(&grads[tensor.range()], want);
-            assert!(
-                off <= 2e-4 * largest(want),
-                "{name} {case}: gradient of {} differs by {off} of {}",
-                tensor.name,
-                largest(want)
-            );
-        }
-    }
-}
+use common::{batch, difference, goldens_agree, largest, loss_and_gradient, model, read};
 
 #[test]
 fn ltg_bert_agrees() {
-    agrees("ltg-bert");
+    goldens_agree("ltg-bert", &Device::Cpu);
 }
 
 #[test]
 fn llama_agrees() {
-    agrees("llama");
+    goldens_agree("llama", &Device::Cpu);
 }
 
 #[test]
 fn tied_llama_agrees() {
-    agrees("llama-tied");
+    goldens_agree("llama-tied", &Device::Cpu);
 }
 
 /// Products of rounded operands, the rest as in f32: rounding changes an operand by 2^-9 of itself, so a product by 2^-8 of
@@ -83,7 +37,7 @@ fn bf16_stays_near() {
         let chain = 2 * (6 * model.config().layers + 2);
         for case in golden.ints.keys().filter_map(|key| key.strip_suffix(".ids")) {
             let batch = batch(&golden, case);
-            let (loss, grads) = run(&model, &params, &batch, Precision::Bf16);
+            let (loss, grads) = loss_and_gradient(&model, &params, &batch, Precision::Bf16, &Device::Cpu);
             let want = f64::from(golden.floats[&format!("{case}.loss")][0]);
             let (mut off, mut length) = (0.0, 0.0);
             for tensor in model.layout().tensors() {
@@ -113,7 +67,10 @@ fn one_step_agrees(name: &str) {
     let ours = model.layout().tensors().iter().filter(|tensor| tensor.decay).map(|tensor| &tensor.name[..]).collect();
     assert_eq!(decayed, ours, "{name}: the tensors that decay");
 
-    let (_, grads) = run(&model, &start, &batch(&golden, step["case"].as_str().unwrap()), Precision::F32);
+    let (_, grads) = {
+        let case = batch(&golden, step["case"].as_str().unwrap());
+        loss_and_gradient(&model, &start, &case, Precision::F32, &Device::Cpu)
+    };
     let norm = global_norm(&grads);
     assert!(norm > number("clip"), "{name}: the clip has nothing to do");
     let optimizer = Optimizer {

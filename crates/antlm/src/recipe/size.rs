@@ -1,6 +1,6 @@
 //! Closed formulas for the size of a model: parameters, and the memory a training run needs.
 
-use super::Recipe;
+use super::{Precision, Recipe};
 use antlm_nn::device::Device;
 
 use crate::model::{Config, Kind};
@@ -122,7 +122,8 @@ const CONTEXT: u64 = 600_000_000;
 const TILE: u64 = 512;
 
 /// The bytes of a card that a recipe's run takes with micro-batches of at most `rows` rows: those of [`memory_of`] without
-/// the program, a tile of logits, what attention keeps of relative positions for a while, and the card's own.
+/// the program, a tile of logits, what attention keeps of relative positions for a while, and the card's own. Unless the
+/// recipe says `precision = "f32"`, also bf16 copies: of all weights, and of the operands of each kind of product.
 pub fn card_bytes(recipe: &Recipe, rows: u32) -> u64 {
     let (config, rows) = (recipe.config(), rows.min(recipe.step_rows()));
     let of_host = memory(&config, rows);
@@ -133,7 +134,14 @@ pub fn card_bytes(recipe: &Recipe, rows: u32) -> u64 {
         Kind::Llama => 0,
     };
     let logits = 4 * TILE.min(u64::from(rows)) * config.vocab_size as u64;
-    of_host.total - of_host.program + average + tables + logits + CONTEXT
+    let rounded = match recipe.precision {
+        Precision::F32 => 0,
+        Precision::Bf16 | Precision::Auto => {
+            let (d, i) = (config.hidden as u64, config.intermediate as u64);
+            of_host.parameters / 2 + 2 * u64::from(rows) * (5 * d + 3 * i) + logits / 2
+        }
+    };
+    of_host.total - of_host.program + average + tables + logits + rounded + CONTEXT
 }
 
 /// The largest `batch.micro_tokens` with which a run fits into so many bytes of a card, if any does.

@@ -5,10 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use antlm::model::{Config, Model};
+use antlm::model::{Config, Model, Rows};
 use antlm::objective::Batch;
 use antlm::recipe::Recipe;
 use antlm::text::prepare::{Prepared, prepare};
+use antlm_nn::device::{Device, Precision};
+use antlm_nn::tape::{Pool, Tape};
 use safetensors::{Dtype, SafeTensors};
 
 /// The tensors of one golden file, and its metadata.
@@ -20,7 +22,9 @@ pub struct Golden {
 
 /// A golden file of `tests/golden`.
 pub fn read(name: &str) -> Golden {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.safetensors"));
+    // As it is when the test runs: its program may have been carried to another machine (`cargo xtask gpu`).
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let path = Path::new(&package).join(format!("tests/golden/{name}.safetensors"));
     let bytes = std::fs::read(path).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let meta = serde_json::from_str(&header.metadata().as_ref().unwrap()["json"]).unwrap();
@@ -61,6 +65,59 @@ pub fn batch(golden: &Golden, case: &str) -> Batch {
         targets: ints("targets"),
         causal,
         first_row: 0,
+    }
+}
+
+/// Mean loss, and gradients of it.
+pub fn loss_and_gradient(
+    model: &Model,
+    params: &[f32],
+    batch: &Batch,
+    precision: Precision,
+    device: &Device,
+) -> (f64, Vec<f32>) {
+    let [params, mut grads] = [params.to_vec(), vec![0.0; params.len()]].map(|x| device.buffer(x).unwrap());
+    let mut pool = Pool::of(device.clone());
+    let tape = Tape::new(&params, Some(grads.slice_mut()), None, &mut pool).unwrap();
+    let mut tape = tape.with_precision(precision);
+    let nll = model.loss(&mut tape, batch, 1.0 / batch.targets.len() as f32).unwrap();
+    tape.backward().unwrap();
+    (nll.iter().map(|&x| f64::from(x)).sum::<f64>() / nll.len() as f64, grads.read().unwrap().into_owned())
+}
+
+/// Loss, logits and every gradient of a golden file's cases, by a device.
+pub fn goldens_agree(name: &str, device: &Device) {
+    let golden = read(name);
+    let (model, params) = model(&golden);
+    let cases: Vec<&str> = golden.ints.keys().filter_map(|key| key.strip_suffix(".ids")).collect();
+    assert!(cases.len() >= 2);
+    for case in cases {
+        let batch = batch(&golden, case);
+        let (loss, grads) = loss_and_gradient(&model, &params, &batch, Precision::F32, device);
+        let want = golden.floats[&format!("{case}.loss")][0];
+        assert!(
+            (loss - f64::from(want)).abs() < 2e-5 * f64::from(want).max(1.0),
+            "{name} {case}: loss {loss}, want {want}"
+        );
+
+        let (there, mut pool) = (device.buffer(params.clone()).unwrap(), Pool::of(device.clone()));
+        let mut tape = Tape::new(&there, None, None, &mut pool).unwrap();
+        let hidden = model.hidden(&mut tape, &Rows::from(&batch)).unwrap();
+        let (table, bias) = model.output();
+        let logits = tape.linear(hidden, table, bias, None).unwrap();
+        let off = difference(&tape.read(logits).unwrap(), &golden.floats[&format!("{case}.logits")]);
+        assert!(off < 1e-4, "{name} {case}: logits differ by {off}");
+
+        for tensor in model.layout().tensors() {
+            let want = &golden.floats[&format!("{case}.grad.{}", tensor.name)];
+            let off = difference(&grads[tensor.range()], want);
+            assert!(
+                off <= 2e-4 * largest(want),
+                "{name} {case}: gradient of {} differs by {off} of {}",
+                tensor.name,
+                largest(want)
+            );
+        }
     }
 }
 

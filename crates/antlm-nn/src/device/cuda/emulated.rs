@@ -45,6 +45,8 @@ struct Process {
     seed: u64,
     /// Bytes in use.
     used: u64,
+    /// The most that were in use at one time.
+    peak: u64,
     sizes: std::collections::HashMap<u64, u64>,
     /// Bytes that there are.
     all: u64,
@@ -59,6 +61,11 @@ impl Emulated {
         Emulated::compiled(Compiled::Plain, seed, memory)
     }
 
+    /// The most bytes that were in use at one time.
+    pub fn peak(&self) -> u64 {
+        lock(&self.process).peak
+    }
+
     /// The same, compiled so.
     ///
     /// # Errors
@@ -70,7 +77,7 @@ impl Emulated {
         let mut child = spawned.map_err(|e| error(format!("{}: {e}", program.display())))?;
         let Some(output) = child.stdout.take() else { return Err(error("the emulated card has no output")) };
         let (to, from) = (child.stdin.take(), BufReader::new(output));
-        let process = Process { child, to, from, seed, used: 0, sizes: Default::default(), all: memory };
+        let process = Process { child, to, from, seed, used: 0, peak: 0, sizes: Default::default(), all: memory };
         Ok(Emulated { process: Mutex::new(process) })
     }
 }
@@ -198,6 +205,7 @@ impl Driver for Emulated {
         process.ask(b'A', &[bytes as u64])?;
         let at = process.number()?;
         process.used += bytes as u64;
+        process.peak = process.peak.max(process.used);
         process.sizes.insert(at, bytes as u64);
         Ok(at)
     }
