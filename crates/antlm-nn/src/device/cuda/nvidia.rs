@@ -175,7 +175,7 @@ fn compile(architecture: &str) -> Result<Vec<u8>> {
         .collect();
     let all = text(&all)?;
     let files = sources().map(|(_, source)| text(source)).collect::<Result<Vec<CString>>>()?;
-    let sources: Vec<_> = files.iter().map(|file| file.as_ptr()).collect();
+    let contents: Vec<_> = files.iter().map(|file| file.as_ptr()).collect();
     let names: Vec<_> = sources().map(|(name, _)| name.as_ptr()).collect();
     let options = [&format!("--gpu-architecture={architecture}")[..], OPTIONS[0], OPTIONS[1]];
     let options = options.into_iter().map(text).collect::<Result<Vec<CString>>>()?;
@@ -189,8 +189,8 @@ fn compile(architecture: &str) -> Result<Vec<u8>> {
     // are those of the arrays; the program is destroyed once, at the end.
     unsafe {
         let (count, name) = (names.len() as i32, c"kernels.cu".as_ptr());
-        let (sources, names) = (sources.as_ptr(), names.as_ptr());
-        check("read", nvrtc::nvrtcCreateProgram(&mut program, all.as_ptr(), name, count, sources, names))?;
+        let (contents, names) = (contents.as_ptr(), names.as_ptr());
+        check("read", nvrtc::nvrtcCreateProgram(&mut program, all.as_ptr(), name, count, contents, names))?;
         let compiled = nvrtc::nvrtcCompileProgram(program, options.len() as i32, options.as_ptr());
         let mut image = Vec::new();
         let made = check("compile", compiled).and_then(|()| {
