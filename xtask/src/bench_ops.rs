@@ -12,7 +12,7 @@ use antlm_nn::kernels::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use antlm_nn::kernels::norm::{self, LayerNorm};
 use antlm_nn::kernels::work::{Product, products};
 use antlm_nn::kernels::{activation, add_assign, add_column_sums, rope};
-use antlm_nn::optim::{Optimizer, Rule, Update, global_norm};
+use antlm_nn::optim::{Optimizer, Rule, State, Update, global_norm};
 use antlm_nn::params::{Init, Layout};
 use antlm_nn::relative::RELATIVE_ROWS;
 use antlm_nn::rng::Rng;
@@ -329,7 +329,8 @@ fn whole_model() -> [Op; 3] {
         }),
         op("AdamW", 1, 7 * PARAMETERS, move || {
             let update = Update { t: 1, lr: 1e-4, grad_scale: 1.0 };
-            adamw.step(&layout, &mut params, &grads, &mut m, &mut v, update).expect("shapes fit");
+            let of = State { params: &mut params, grads: &grads, m: &mut m, v: &mut v, average: None };
+            adamw.step(&layout, of, update).expect("shapes fit");
         }),
     ]
 }

@@ -17,9 +17,13 @@ const RECIPES: [(&str, &str); 2] = [
     ("ltg-bert", "base = \"ltg-bert-tiny\"\nschedule = \"1 clm + 1 mlm\"\noptimizer.ema_decay = 0.9\n"),
     ("llama", "base = \"babyllama-tiny\"\nschedule = \"1 mntp + 1 clm\"\n"),
 ];
-const SIZES: &str = "version = 1\nseq_len = 32\nmodel.layers = 2\nmodel.hidden = 36\nmodel.heads = 3\n\
-                     model.intermediate = 40\nmodel.vocab_size = 300\nbatch.segments = 8\nbatch.micro_tokens = 130\n\
-                     dev.max_segments = 8\n[checkpoints]\nevery = 5\n";
+const SIZES: &str = "version = 1\nmodel.hidden = 36\nmodel.heads = 3\nmodel.intermediate = 40\n\
+                     model.vocab_size = 300\n";
+const ON_A_CARD: &str = "seq_len = 32\nmodel.layers = 2\nbatch.segments = 8\nbatch.micro_tokens = 130\n\
+                         dev.max_segments = 8\n[checkpoints]\nevery = 5\n";
+/// An emulated card computes some hundred tokens a second.
+const EMULATED: &str = "seq_len = 16\nmodel.layers = 1\nbatch.segments = 8\nbatch.micro_tokens = 50\n\
+                        dev.max_segments = 8\n[checkpoints]\nevery = 5\n";
 const CARD: &str = "cuda:0";
 
 /// The program, and a folder with text, recipes and runs.
@@ -44,7 +48,7 @@ impl Toy {
     }
 
     fn train<'a>(recipe: &'a str, run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        [&["train", recipe, "--text", "text.txt", "--quiet", "--out", run], more].concat()
+        [&["train", recipe, "--text", "text.txt", "--dev", "dev.txt", "--quiet", "--out", run], more].concat()
     }
 
     /// Starts a training and kills it when it has done so many steps. It must not have ended by then.
@@ -108,11 +112,11 @@ pub fn run(antlm: &Path, folder: &Path, emulated: bool, note: &mut dyn FnMut(Che
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let toy =
         Toy { antlm: antlm.canonicalize().with_context(|| antlm.display().to_string())?, folder: folder.to_owned() };
-    // An emulated card takes a third of a second a step.
-    let words = if emulated { "700" } else { "4000" };
+    let (words, sizes) = if emulated { ("200", EMULATED) } else { ("4000", ON_A_CARD) };
     toy.succeeds(&["sample-text", "--words", words, "--seed", "3", "--out", "text.txt"])?;
+    toy.succeeds(&["sample-text", "--words", "100", "--seed", "4", "--out", "dev.txt"])?;
     for (name, recipe) in RECIPES {
-        fs::write(folder.join(format!("{name}.toml")), format!("{recipe}{SIZES}"))?;
+        fs::write(folder.join(format!("{name}.toml")), format!("{recipe}{SIZES}{sizes}"))?;
     }
     let mut check = |name: String, work: &dyn Fn() -> Result<String>| {
         let began = Instant::now();
@@ -208,7 +212,7 @@ fn tunes(toy: &Toy) -> Result<String> {
         let run = format!("{family}-cpu");
         let on = |device: &str| -> Result<Value> {
             let tune = ["finetune", &run, "--task", "rte", "--data", "glue", "--again", "--quiet", "--json"];
-            let set = ["--set", "epochs=3", "--set", "batch=8", "--set", "lr=0.01"];
+            let set = ["--set", "epochs=6", "--set", "batch=8", "--set", "lr=0.003"];
             lines(&toy.succeeds(&[&tune[..], &set, &["--device", device]].concat())?)
         };
         let (cpu, card) = (on("cpu")?, on(CARD)?);

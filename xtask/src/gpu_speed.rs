@@ -45,7 +45,8 @@ pub fn run(
                 if let Ok(row) = &found {
                     table += row;
                 }
-                let seen = found.map(|row| row.trim().trim_matches('|').replace('|', ";"));
+                let seen =
+                    found.map(|row| row.split('|').skip(2).take(3).map(str::trim).collect::<Vec<_>>().join("; "));
                 note(Check::of("speed", format!("{model} {objective} {precision}"), began, seen));
             }
         }

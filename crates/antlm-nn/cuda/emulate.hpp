@@ -5,6 +5,7 @@
 // starts as NaN. A barrier that not all threads reach, or that they reach at different places, is an error.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -52,8 +53,15 @@ struct Copy {
     const void* from;
 };
 
-struct Fibre {
+// Where a fibre, or what runs them, goes on.
+struct Spot {
     ucontext_t context;
+    jmp_buf jump;
+    bool begun = false;
+};
+
+struct Fibre {
+    Spot spot;
     std::unique_ptr<char[]> stack{new char[STACK]};
     State state = State::Done;
     Place place;
@@ -81,7 +89,7 @@ struct Machine {
     u64 random = 0;
     std::function<void()> body;
     std::string error;
-    ucontext_t home;
+    Spot home;
     const void* home_bottom = nullptr;
     size_t home_size = 0;
     void* home_asan = nullptr;
@@ -115,6 +123,19 @@ struct Machine {
         if (fibres[next].get() != &from) go(from, fibres[next].get());
     }
 
+    // Leaves one spot and goes on at another. swapcontext asks the system for the signals' mask each time, which takes longer
+    // than most of what lies between two barriers; it is for the first time, and for AddressSanitizer.
+    static void swap(Spot& from, Spot& to) {
+#ifdef EMULATE_ASAN
+        swapcontext(&from.context, &to.context);
+#else
+        if (_setjmp(from.jump)) return;
+        from.begun = true;
+        if (to.begun) _longjmp(to.jump, 1);
+        setcontext(&to.context);
+#endif
+    }
+
     void go([[maybe_unused]] Fibre& from, Fibre* to) {
 #ifdef EMULATE_ASAN
         // A thread that has ended gives its fake stack back.
@@ -125,7 +146,7 @@ struct Machine {
             __sanitizer_start_switch_fiber(save, home_bottom, home_size);
         }
 #endif
-        swapcontext(&from.context, to ? &to->context : &home);
+        swap(from.spot, to ? to->spot : home);
 #ifdef EMULATE_ASAN
         __sanitizer_finish_switch_fiber(from.asan_stack, nullptr, nullptr);
 #endif
@@ -223,20 +244,27 @@ inline void Machine::enter() {
     // The first thread to run comes from home, whose stack nobody has told us.
     if (!m.home_bottom) m.home_bottom = bottom, m.home_size = size;
 #endif
-    m.body();
-    m.now().state = State::Done;
-    m.done++;
-    m.leave();
+    // A fibre that comes back after its end is the same thread of another block.
+    for (;;) {
+        m.body();
+        m.now().state = State::Done;
+        m.done++;
+        m.leave();
+    }
 }
 
 inline void Machine::start(u32 t) {
     if (t >= fibres.size()) fibres.push_back(std::make_unique<Fibre>());
     Fibre& fibre = *fibres[t];
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.get();
-    fibre.context.uc_stack.ss_size = STACK;
-    fibre.context.uc_link = nullptr;
-    makecontext(&fibre.context, enter, 0);
+    Spot& spot = fibre.spot;
+    if (!spot.begun || fibre.state != State::Done) {
+        getcontext(&spot.context);
+        spot.context.uc_stack.ss_sp = fibre.stack.get();
+        spot.context.uc_stack.ss_size = STACK;
+        spot.context.uc_link = nullptr;
+        makecontext(&spot.context, enter, 0);
+        spot.begun = false;
+    }
     fibre.state = State::Ready;
     fibre.parity = 0;
     fibre.copies.clear();
@@ -258,7 +286,7 @@ inline void Machine::run_block(size_t bytes_at_launch) {
 #ifdef EMULATE_ASAN
     __sanitizer_start_switch_fiber(&home_asan, now().stack.get(), STACK);
 #endif
-    swapcontext(&home, &now().context);
+    swap(home, now().spot);
 #ifdef EMULATE_ASAN
     __sanitizer_finish_switch_fiber(home_asan, nullptr, nullptr);
 #endif

@@ -24,29 +24,38 @@ DEVICE float adam_update(const Coefficients& k, float grad_scale, float g, float
     return *m * k.correct1 / (sqrtf(*v * k.correct2) + k.eps);
 }
 
-// Writes a weight, and its bf16 number where a mirror is kept for the products (not null).
-DEVICE void write_weight(float value, u64 i, float* w, u16* mirror) {
-    w[i] = value;
-    if (mirror) mirror[i] = to_bf16_number(value);
+// Where a new weight goes: to its place, as a bf16 number to the mirror that the products read, and `part` of the way from
+// the moving average to it. Mirror and average are null where none is kept.
+struct Written {
+    float* w;
+    u16* mirror;
+    float* average;
+    float part;
+};
+
+DEVICE void put(const Written& to, u64 i, float value) {
+    to.w[i] = value;
+    if (to.mirror) to.mirror[i] = to_bf16_number(value);
+    if (to.average) to.average[i] += to.part * (value - to.average[i]);
 }
 
 // One step of AdamW. decay [tensors] says which decay; grad_scale is one number, the clip's. Grid: pieces.
 KERNEL(256, adamw,
-       (Coefficients k, const Piece* pieces, const u32* decay, const float* grad_scale, float* w, const float* g,
-        float* m, float* v, u16* mirror)) {
+       (Coefficients k, const Piece* pieces, const u32* decay, const float* grad_scale, Written weights, const float* g,
+        float* m, float* v)) {
     const Piece piece = pieces[block_x()];
     const float keep = decay[piece.tensor] ? k.keep : 1.0f;
     for (u64 i = piece.start + thread_index(); i < piece.start + piece.length; i += threads_in_block()) {
         const float update = adam_update(k, *grad_scale, g[i], m + i, v + i);
-        write_weight(w[i] * keep - k.lr * update, i, w, mirror);
+        put(weights, i, weights.w[i] * keep - k.lr * update);
     }
 }
 
 // LAMB's first pass: moves the moments; tensors without decay make Adam's step; of the others' pieces it leaves the sums of
 // the squares of w and of u = Adam's update + decay w: squares [pieces, 2]. Grid: pieces.
 KERNEL(256, lamb_moments,
-       (Coefficients k, const Piece* pieces, const u32* decay, const float* grad_scale, float* w, const float* g,
-        float* m, float* v, u16* mirror, double* squares)) {
+       (Coefficients k, const Piece* pieces, const u32* decay, const float* grad_scale, Written weights, const float* g,
+        float* m, float* v, double* squares)) {
     SHARED(double, of_w, WARP);
     SHARED(double, of_u, WARP);
     const Piece piece = pieces[block_x()];
@@ -54,11 +63,11 @@ KERNEL(256, lamb_moments,
     for (u64 i = piece.start + thread_index(); i < piece.start + piece.length; i += threads_in_block()) {
         const float update = adam_update(k, *grad_scale, g[i], m + i, v + i);
         if (decay[piece.tensor]) {
-            const float u = update + k.weight_decay * w[i];
-            ww += w[i] * w[i];
+            const float w = weights.w[i], u = update + k.weight_decay * w;
+            ww += w * w;
             uu += u * u;
         } else {
-            write_weight(w[i] - k.lr * update, i, w, mirror);
+            put(weights, i, weights.w[i] - k.lr * update);
         }
     }
     const double sum_w = block_sum(static_cast<double>(ww), of_w), sum_u = block_sum(static_cast<double>(uu), of_u);
@@ -83,14 +92,14 @@ KERNEL(32, lamb_rates, (const u32* firsts, const double* squares, double lr, flo
 
 // LAMB's second pass, for the tensors with decay: w -= rate u. Grid: pieces.
 KERNEL(256, lamb_step,
-       (Coefficients k, const Piece* pieces, const u32* decay, const float* rates, float* w, const float* m,
-        const float* v, u16* mirror)) {
+       (Coefficients k, const Piece* pieces, const u32* decay, const float* rates, Written weights, const float* m,
+        const float* v)) {
     const Piece piece = pieces[block_x()];
     if (!decay[piece.tensor]) return;
     const float rate = rates[piece.tensor];
     for (u64 i = piece.start + thread_index(); i < piece.start + piece.length; i += threads_in_block()) {
         const float update = m[i] * k.correct1 / (sqrtf(v[i] * k.correct2) + k.eps);
-        write_weight(w[i] - rate * (update + k.weight_decay * w[i]), i, w, mirror);
+        put(weights, i, weights.w[i] - rate * (update + k.weight_decay * weights.w[i]));
     }
 }
 
@@ -115,9 +124,4 @@ KERNEL(256, clip_factor, (u32 count, const double* squares, double most, double*
     *norm = sum;
     const double coefficient = most / (sum + 1e-6);
     *factor = coefficient >= 1.0 ? 1.0f : static_cast<float>(coefficient);
-}
-
-// The moving average: every value moves `part` of its way to the parameter. Grid: any.
-KERNEL(256, average, (u64 n, float part, const float* w, float* ema)) {
-    for (u64 i = first_value(); i < n; i += all_threads()) ema[i] += part * (w[i] - ema[i]);
 }

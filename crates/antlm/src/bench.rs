@@ -131,7 +131,7 @@ impl Steps {
         let grad_scale = clip_coefficient(device.norm(self.grads.slice())?, 2.0);
         let update = Update { t: u64::from(self.done), lr: 1e-4, grad_scale };
         let [m, v] = self.moments.each_mut().map(Buffer::slice_mut);
-        let of = Trained { params: self.params.slice_mut(), grads: self.grads.slice(), m, v };
+        let of = Trained { params: self.params.slice_mut(), grads: self.grads.slice(), m, v, average: None };
         device.update(&adamw, self.model.layout(), of, update)?;
         Ok(loss)
     }

@@ -274,17 +274,14 @@ impl Operations for Cpu {
     }
 
     fn update(&self, optimizer: &Optimizer, layout: &Layout, of: Trained<'_>, at: Update) -> Result<()> {
-        let Trained { params, grads, m, v } = of;
-        optimizer.step(layout, params.host(), grads.host(), m.host(), v.host(), at)
+        let Trained { params, grads, m, v, average } = of;
+        let average = average.map(|(values, decay)| (values.host(), decay));
+        let of = optim::State { params: params.host(), grads: grads.host(), m: m.host(), v: v.host(), average };
+        optimizer.step(layout, of, at)
     }
 
     fn norm(&self, x: Slice<'_>) -> Result<f64> {
         Ok(optim::global_norm(x.host()))
-    }
-
-    fn average(&self, ema: SliceMut<'_>, params: Slice<'_>, decay: f64) -> Result<()> {
-        optim::average(ema.host(), params.host(), decay);
-        Ok(())
     }
 }
 

@@ -179,7 +179,7 @@ pub struct ClassifierGrads<'a> {
     pub z: f32,
 }
 
-/// The parameters, their gradient and both moments: four buffers of one layout.
+/// The parameters, their gradient and what an optimiser keeps of them, as [`optim::State`](crate::optim::State) has them.
 #[derive(Debug)]
 pub struct Trained<'a> {
     /// Parameters.
@@ -190,6 +190,8 @@ pub struct Trained<'a> {
     pub m: SliceMut<'a>,
     /// Second moments.
     pub v: SliceMut<'a>,
+    /// The moving average of the parameters, and its decay.
+    pub average: Option<(SliceMut<'a>, f64)>,
 }
 
 /// The operations of a device. All operands are of its memory. Where gradients come in two ways, `add` says that they are
@@ -350,6 +352,4 @@ pub trait Operations: Send + Sync + std::fmt::Debug {
     fn update(&self, optimizer: &Optimizer, layout: &Layout, of: Trained<'_>, at: Update) -> Result<()>;
     /// The Euclidean norm of all values.
     fn norm(&self, x: Slice<'_>) -> Result<f64>;
-    /// Every value of `ema` moves (1 - `decay`) of its way to the parameter.
-    fn average(&self, ema: SliceMut<'_>, params: Slice<'_>, decay: f64) -> Result<()>;
 }

@@ -107,6 +107,18 @@ pub(super) fn lamb_step(c: &Coefficients, rate: f32, w: &mut [f32], m: &[f32], v
     );
 }
 
+/// The moving average takes `part` of the way to the weights. Nothing where none is kept.
+pub(super) fn average(part: f32, average: &mut [f32], w: &[f32]) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for (e, w) in average.iter_mut().zip(w) {
+                *e += part * (w - *e);
+            }
+        },
+    );
+}
+
 /// The sum of the squares of one block.
 pub(super) fn sum_of_squares(values: &[f32]) -> f64 {
     let stretch = |x: &[f32]| {

@@ -28,14 +28,15 @@ pub enum Rule {
 /// An optimiser and its constants. It keeps no state: the caller holds the moments `m` and `v` and counts updates.
 ///
 /// ```
-/// use antlm_nn::optim::{Optimizer, Rule, Update};
+/// use antlm_nn::optim::{Optimizer, Rule, State, Update};
 /// use antlm_nn::params::{Init, Layout};
 /// let mut layout = Layout::default();
 /// layout.add("w", &[2], Init::Ones, false);
 /// let (mut w, mut m, mut v) = (vec![1.0, 1.0], vec![0.0; 2], vec![0.0; 2]);
 /// let adamw = Optimizer { rule: Rule::AdamW, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
 /// let at = Update { t: 1, lr: 0.25, grad_scale: 1.0 };
-/// adamw.step(&layout, &mut w, &[3.0, -5.0], &mut m, &mut v, at)?;
+/// let of = State { params: &mut w, grads: &[3.0, -5.0], m: &mut m, v: &mut v, average: None };
+/// adamw.step(&layout, of, at)?;
 /// assert!((w[0] - 0.75).abs() < 1e-6 && (w[1] - 1.25).abs() < 1e-6); // the first update is lr * sign(gradient)
 /// # Ok::<(), antlm_nn::Error>(())
 /// ```
@@ -64,7 +65,22 @@ pub struct Update {
     pub grad_scale: f32,
 }
 
-/// One block of one tensor in all four buffers.
+/// What an update works on: flat buffers of one layout.
+#[derive(Debug)]
+pub struct State<'a> {
+    /// Parameters.
+    pub params: &'a mut [f32],
+    /// Gradient.
+    pub grads: &'a [f32],
+    /// First moments.
+    pub m: &'a mut [f32],
+    /// Second moments.
+    pub v: &'a mut [f32],
+    /// A moving average of the parameters and its decay: every value moves (1 - decay) of its way to the new parameter.
+    pub average: Option<(&'a mut [f32], f64)>,
+}
+
+/// One block of one tensor in all buffers.
 struct Block<'a> {
     tensor: usize,
     decay: bool,
@@ -72,41 +88,42 @@ struct Block<'a> {
     g: &'a [f32],
     m: &'a mut [f32],
     v: &'a mut [f32],
+    /// The moving average; empty where none is kept.
+    average: &'a mut [f32],
 }
 
 impl Optimizer {
     /// Refuses buffers of another length than the layout's, and an update number 0.
-    pub(crate) fn check(layout: &Layout, lengths: [usize; 4], at: Update) -> Result<()> {
-        if lengths == [layout.len(); 4] && at.t > 0 {
+    pub(crate) fn check(layout: &Layout, lengths: &[usize], at: Update) -> Result<()> {
+        if lengths.iter().all(|&length| length == layout.len()) && at.t > 0 {
             return Ok(());
         }
         Err(Error::Shape {
             op: "optimizer step",
-            expected: format!("four buffers of {} values and an update number from 1 on", layout.len()),
+            expected: format!("buffers of {} values and an update number from 1 on", layout.len()),
             got: format!("lengths {lengths:?}, update {}", at.t),
         })
     }
 
-    /// One update of all parameters in place. `params`, `grads` and both moments have `layout`'s length.
+    /// One update of all parameters in place, and of their moving average.
     ///
     /// # Errors
-    /// [`Error::Shape`] when a buffer has another length, or `t` is 0.
-    pub fn step(
-        &self,
-        layout: &Layout,
-        params: &mut [f32],
-        grads: &[f32],
-        m: &mut [f32],
-        v: &mut [f32],
-        at: Update,
-    ) -> Result<()> {
-        Self::check(layout, [params.len(), grads.len(), m.len(), v.len()], at)?;
+    /// [`Error::Shape`] when a buffer has not `layout`'s length, or `t` is 0.
+    pub fn step(&self, layout: &Layout, of: State<'_>, at: Update) -> Result<()> {
+        let State { params, grads, m, v, average } = of;
+        Self::check(layout, &[params.len(), grads.len(), m.len(), v.len()], at)?;
+        if let Some((average, _)) = &average {
+            Self::check(layout, &[average.len()], at)?;
+        }
+        let (average, decay) = average.unwrap_or_default();
+        let part = (1.0 - decay) as f32;
         let c = kernels::Coefficients::new(self, at);
-        let mut blocks = cut(layout, params, grads, m, v);
+        let mut blocks = cut(layout, params, grads, m, v, average);
         match self.rule {
             Rule::AdamW => blocks.par_iter_mut().for_each(|b| {
                 let keep = if b.decay { (1.0 - at.lr * self.weight_decay) as f32 } else { 1.0 };
                 kernels::adam(&c, keep, b.w, b.g, b.m, b.v);
+                kernels::average(part, b.average, b.w);
             }),
             Rule::Lamb => {
                 // First the moments, the norms, and all of the tensors without decay; then the others' step.
@@ -117,6 +134,7 @@ impl Optimizer {
                             return kernels::lamb_moments(&c, b.w, b.g, b.m, b.v);
                         }
                         kernels::adam(&c, 1.0, b.w, b.g, b.m, b.v);
+                        kernels::average(part, b.average, b.w);
                         [0.0; 2]
                     })
                     .collect();
@@ -129,6 +147,7 @@ impl Optimizer {
                     let [w, u] = norms[b.tensor].map(f64::sqrt);
                     let ratio = if w > 0.0 && u > 0.0 { w / u } else { 1.0 };
                     kernels::lamb_step(&c, (at.lr * ratio) as f32, b.w, b.m, b.v);
+                    kernels::average(part, b.average, b.w);
                 });
             }
         }
@@ -143,6 +162,7 @@ fn cut<'a>(
     mut g: &'a [f32],
     mut m: &'a mut [f32],
     mut v: &'a mut [f32],
+    mut average: &'a mut [f32],
 ) -> Vec<Block<'a>> {
     let mut blocks = Vec::new();
     for (tensor, t) in layout.tensors().iter().enumerate() {
@@ -157,6 +177,7 @@ fn cut<'a>(
                 g: g.split_off(..n).unwrap_or_default(),
                 m: front_mut(&mut m, n),
                 v: front_mut(&mut v, n),
+                average: front_mut(&mut average, n),
             };
             blocks.push(block);
             left -= n;
@@ -188,23 +209,6 @@ pub fn global_norm(grads: &[f32]) -> f64 {
 pub fn clip_coefficient(norm: f64, max: f64) -> f32 {
     let coefficient = max / (norm + 1e-6);
     if coefficient >= 1.0 { 1.0 } else { coefficient as f32 }
-}
-
-/// One update of a moving average: every value moves (1 - `decay`) of its way to the parameter.
-///
-/// ```
-/// let mut ema = [1.0, 2.0];
-/// antlm_nn::optim::average(&mut ema, &[3.0, 2.0], 0.75);
-/// assert_eq!(ema, [1.5, 2.0]);
-/// ```
-pub fn average(ema: &mut [f32], params: &[f32], decay: f64) {
-    // Each value stands alone, so the result does not depend on the size of a task.
-    let part = (1.0 - decay) as f32;
-    ema.par_chunks_mut(BLOCK).zip(params.par_chunks(BLOCK)).for_each(|(ema, params)| {
-        for (e, p) in ema.iter_mut().zip(params) {
-            *e += part * (p - *e);
-        }
-    });
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! AdamW, LAMB, the clip and the moving average.
 
-use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
+use antlm_nn::optim::{Optimizer, Rule, State, Update, clip_coefficient, global_norm};
 use antlm_nn::params::{Init, Layout};
 
 use super::card::{Argument, Buffer, Card, grid};
@@ -50,6 +50,15 @@ fn coefficients(optimizer: &Optimizer, at: Update) -> Argument {
     Argument(numbers.iter().flat_map(|&number| (number as f32).to_le_bytes()).collect())
 }
 
+/// `struct Written` of optim.cu.
+fn written(w: &Buffer<f32>, mirror: &Buffer<u16>, average: &Buffer<f32>, part: f32) -> Argument {
+    let addresses = [w.address(), mirror.address(), average.address()];
+    let mut bytes: Vec<u8> = addresses.iter().flat_map(|at| at.to_le_bytes()).collect();
+    bytes.extend(part.to_le_bytes());
+    bytes.extend([0; 4]);
+    Argument(bytes)
+}
+
 /// The norm of the gradients and the clip's factor, both on the card.
 fn clip(card: &mut Card, grads: &Buffer<f32>, n: usize, most: f64) -> (Buffer<f64>, Buffer<f32>) {
     let count = n.div_ceil(4096);
@@ -69,17 +78,19 @@ fn three_steps() {
         let optimizer = Optimizer { rule, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1 };
         let (mut w, mut m, mut v) = (random(1, n, 0.1), vec![0.0; n], vec![0.0; n]);
         w[0] = 0.0; // a tensor whose norm is 0
-        let start = w.clone();
+        let (start, mut ema) = (w.clone(), w.clone());
         let grads: Vec<Vec<f32>> = (0..3).map(|t| random(10 + t, n, 0.5)).collect();
         // The power of two is a clip's factor that both sides have alike, whatever the order of the norm's sum.
         let at = |t: usize| Update { t: t as u64 + 1, lr: 0.01 * (t + 1) as f64, grad_scale: 0.25 };
         for (t, g) in grads.iter().enumerate() {
-            optimizer.step(&layout, &mut w, g, &mut m, &mut v, at(t)).unwrap();
+            let of = State { params: &mut w, grads: g, m: &mut m, v: &mut v, average: Some((&mut ema, 0.9)) };
+            optimizer.step(&layout, of, at(t)).unwrap();
         }
         let got = run(|card| {
             let (pieces, firsts, decay) = (card.put(&pieces), card.put(&firsts), card.put(&decay));
             let (w, m, v) = (card.put(&start), card.put(&vec![0.0f32; n]), card.put(&vec![0.0f32; n]));
-            let (scale, mirror) = (card.put(&[0.25f32]), card.room::<u16>(n));
+            let (scale, mirror, ema) = (card.put(&[0.25f32]), card.room::<u16>(n), card.put(&start));
+            let weights = written(&w, &mirror, &ema, (1.0 - 0.9) as f32);
             let (count, tensors) =
                 (layout.tensors().iter().map(|t| t.len().div_ceil(PIECE)).sum(), layout.tensors().len());
             let (squares, rates) = (card.room::<f64>(2 * count), card.room::<f32>(tensors));
@@ -87,25 +98,35 @@ fn three_steps() {
                 let (g, k) = (card.put(g), |at| coefficients(&optimizer, at));
                 let all = grid(count, 1, 256);
                 if rule == Rule::AdamW {
-                    card.launch("adamw", all, arguments![k(at(t)), &pieces, &decay, &scale, &w, &g, &m, &v, &mirror]);
+                    card.launch(
+                        "adamw",
+                        all,
+                        arguments![k(at(t)), &pieces, &decay, &scale, weights.clone(), &g, &m, &v],
+                    );
                     continue;
                 }
-                let operands = arguments![k(at(t)), &pieces, &decay, &scale, &w, &g, &m, &v, &mirror, &squares];
+                let operands = arguments![k(at(t)), &pieces, &decay, &scale, weights.clone(), &g, &m, &v, &squares];
                 card.launch("lamb_moments", all, operands);
                 card.launch("lamb_rates", grid(tensors, 1, 32), arguments![&firsts, &squares, at(t).lr, &rates]);
-                card.launch("lamb_step", all, arguments![k(at(t)), &pieces, &decay, &rates, &w, &m, &v, &mirror]);
+                card.launch("lamb_step", all, arguments![k(at(t)), &pieces, &decay, &rates, weights.clone(), &m, &v]);
             }
             let mirror = card.get(&mirror).into_iter().map(|x| f32::from_bits(u32::from(x) << 16)).collect();
-            vec![card.get(&w), card.get(&m), card.get(&v), mirror]
+            vec![card.get(&w), card.get(&m), card.get(&v), mirror, card.get(&ema)]
         });
         assert_bits("first moments", &got[1], &m);
         assert_bits("second moments", &got[2], &v);
         let rounded = |x: &f32| f32::from_bits((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) & 0xffff_0000);
         assert_bits("mirror", &got[3], &got[0].iter().map(rounded).collect::<Vec<f32>>());
         match rule {
-            Rule::AdamW => assert_bits("weights", &got[0], &w),
+            Rule::AdamW => {
+                assert_bits("weights", &got[0], &w);
+                assert_bits("moving average", &got[4], &ema);
+            }
             // The norms are sums in another order.
-            Rule::Lamb => assert_close("weights", &got[0], &w, 2e-7),
+            Rule::Lamb => {
+                assert_close("weights", &got[0], &w, 2e-7);
+                assert_close("moving average", &got[4], &ema, 2e-7);
+            }
         }
     }
 }
@@ -130,16 +151,4 @@ fn clips() {
     let there = card.put(&grads);
     let (_, factor) = clip(&mut card, &there, 5000, 1.0);
     assert!(card.get(&factor)[0].is_nan());
-}
-
-#[test]
-fn moving_average() {
-    let (w, ema, part) = (random(1, 1001, 1.0), random(2, 1001, 1.0), (1.0 - 0.999) as f32);
-    let want: Vec<f32> = ema.iter().zip(&w).map(|(e, w)| e + part * (w - e)).collect();
-    let got = run(|card| {
-        let (w, ema) = (card.put(&w), card.put(&ema));
-        card.launch("average", grid(3, 1, 256), arguments![1001u64, part, &w, &ema]);
-        vec![card.get(&ema)]
-    });
-    assert_bits("average", &got[0], &want);
 }

@@ -84,7 +84,8 @@ fn the_mirror_follows_the_weights() {
         assert_bits("at first", &seen[0], &anew(&params));
         let optimizer = Optimizer { rule, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1 };
         for t in 1..3 {
-            let of = Trained { params: params.slice_mut(), grads: grads.slice(), m: m.slice_mut(), v: v.slice_mut() };
+            let (m, v) = (m.slice_mut(), v.slice_mut());
+            let of = Trained { params: params.slice_mut(), grads: grads.slice(), m, v, average: None };
             device.update(&optimizer, &layout, of, Update { t, lr: 0.05, grad_scale: 1.0 }).unwrap();
             seen.push(product(&params));
             assert_bits("after an update", seen.last().unwrap(), &anew(&params));

@@ -248,12 +248,9 @@ impl Stepper<'_> {
         weights.t += 1;
         let update = Update { t: weights.t, lr, grad_scale: clip_coefficient(found.grad_norm, recipe.optimizer.clip) };
         let Weights { params, m, v, ema, .. } = weights;
-        let (device, grads) = (self.pool.device(), self.grads.slice());
-        let of = Trained { params: params.slice_mut(), grads, m: m.slice_mut(), v: v.slice_mut() };
-        device.update(&optimizer(recipe), self.model.layout(), of, update)?;
-        if let Some(ema) = ema {
-            device.average(ema.slice_mut(), params.slice(), recipe.optimizer.ema_decay)?;
-        }
-        Ok(())
+        let average = ema.as_mut().map(|ema| (ema.slice_mut(), recipe.optimizer.ema_decay));
+        let (params, grads, m, v) = (params.slice_mut(), self.grads.slice(), m.slice_mut(), v.slice_mut());
+        let of = Trained { params, grads, m, v, average };
+        Ok(self.pool.device().update(&optimizer(recipe), self.model.layout(), of, update)?)
     }
 }

@@ -369,9 +369,4 @@ impl Operations for Cuda {
     fn norm(&self, x: Slice<'_>) -> Result<f64> {
         self.norm_of(x.card())
     }
-
-    fn average(&self, ema: SliceMut<'_>, params: Slice<'_>, decay: f64) -> Result<()> {
-        let (ema, part) = (ema.card(), (1.0 - decay) as f32);
-        self.launch("average", any(ema.len()), arguments![ema.len() as u64, part, params.card(), ema])
-    }
 }

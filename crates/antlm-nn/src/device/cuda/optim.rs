@@ -44,6 +44,15 @@ fn coefficients(optimizer: &Optimizer, at: Update) -> Argument {
     Argument(numbers.iter().flat_map(|&number| (number as f32).to_le_bytes()).collect())
 }
 
+/// `struct Written` of optim.cu: addresses, 0 for what there is not, and the average's part.
+fn written(w: View<'_>, mirror: Option<u64>, average: Option<View<'_>>, part: f32) -> Argument {
+    let addresses = [w.at(), mirror.unwrap_or(0), average.map_or(0, |average| average.at())];
+    let mut bytes: Vec<u8> = addresses.iter().flat_map(|at| at.to_le_bytes()).collect();
+    bytes.extend(part.to_le_bytes());
+    bytes.extend([0; 4]);
+    Argument(bytes)
+}
+
 impl Cuda {
     /// Where the layout's pieces are, and how many.
     fn pieces(&self, layout: &Layout) -> Result<(u64, usize)> {
@@ -64,7 +73,12 @@ impl Cuda {
     /// See [`Operations::update`](crate::device::Operations::update). LAMB's norms and rates stay on the card.
     pub(super) fn optimize(&self, optimizer: &Optimizer, layout: &Layout, of: Trained<'_>, at: Update) -> Result<()> {
         let (w, g, m, v) = (of.params.card(), of.grads.card(), of.m.card(), of.v.card());
-        Optimizer::check(layout, [w.len(), g.len(), m.len(), v.len()], at)?;
+        Optimizer::check(layout, &[w.len(), g.len(), m.len(), v.len()], at)?;
+        let (average, part) = match of.average {
+            Some((average, decay)) => (Some(average.card()), (1.0 - decay) as f32),
+            None => (None, 0.0),
+        };
+        Optimizer::check(layout, average.map(|average| average.len()).as_slice(), at)?;
         let (pieces, count) = self.pieces(layout)?;
         let tensors = layout.tensors().len();
         let firsts = pieces + 16 * count as u64;
@@ -72,16 +86,16 @@ impl Cuda {
         let scale = self.numbers(&[at.grad_scale])?;
         let (k, all) = (coefficients(optimizer, at), grid(count, 1, 256));
         let mirror = w.mirror_to_write();
-        let narrow = mirror.unwrap_or(0);
+        let weights = written(w, mirror, average, part);
         match optimizer.rule {
-            Rule::AdamW => self.launch("adamw", all, arguments![k, pieces, decay, scale.at, w, g, m, v, narrow])?,
+            Rule::AdamW => self.launch("adamw", all, arguments![k, pieces, decay, scale.at, weights, g, m, v])?,
             Rule::Lamb => {
                 let (squares, rates) = (self.scratch(16 * count)?, self.floats(tensors)?);
-                let operands = arguments![k.clone(), pieces, decay, scale.at, w, g, m, v, narrow, squares.at];
+                let operands = arguments![k.clone(), pieces, decay, scale.at, weights.clone(), g, m, v, squares.at];
                 self.launch("lamb_moments", all, operands)?;
                 let operands = arguments![firsts, squares.at, at.lr, rates.at];
                 self.launch("lamb_rates", grid(tensors, 1, 32), operands)?;
-                self.launch("lamb_step", all, arguments![k, pieces, decay, rates.at, w, m, v, narrow])?;
+                self.launch("lamb_step", all, arguments![k, pieces, decay, rates.at, weights, m, v])?;
             }
         }
         if mirror.is_some() {

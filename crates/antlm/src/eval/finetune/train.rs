@@ -111,7 +111,8 @@ impl Job<'_> {
                 let grad_scale = if settings.clip > 0.0 { clip_coefficient(norm, settings.clip) } else { 1.0 };
                 let update = Update { t: step + 1, lr: settings.lr * curve.factor(step, total), grad_scale };
                 let (params, m, v) = (params.slice_mut(), m.slice_mut(), v.slice_mut());
-                device.update(&adamw, classifier.layout(), Trained { params, grads: grads.slice(), m, v }, update)?;
+                let of = Trained { params, grads: grads.slice(), m, v, average: None };
+                device.update(&adamw, classifier.layout(), of, update)?;
                 step += 1;
             }
             let predicted = predict(classifier, &params, self.choose, pool, watch)?;
