@@ -1,10 +1,21 @@
 //! Which device a user asks for, and whether it is there.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use super::Device;
 use super::cuda;
 use crate::{Error, Result};
+
+/// Where NVIDIA's driver for Linux says its version.
+const DRIVER: &str = "/proc/driver/nvidia/version";
+
+/// What to tell who has a card, and a build that knows none.
+fn unused_card(driver: &Path) -> Option<String> {
+    let words = "on the CPU: NVIDIA's driver is here, but this build of antlm knows no NVIDIA cards; build it with \
+                 --features cuda, or say --device cpu";
+    driver.exists().then(|| words.into())
+}
 
 /// What stands behind `--device`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +45,8 @@ impl FromStr for Choice {
 }
 
 impl Choice {
-    /// Opens it. `auto` never fails: where no card can be used, it is the CPU, and the text says why.
+    /// Opens it. `auto` never fails: where no card can be used, it is the CPU, and the text says why (in a build without cards: if there
+    /// is a driver).
     ///
     /// ```
     /// use antlm_nn::device::Choice;
@@ -50,11 +62,23 @@ impl Choice {
         match self {
             Choice::Cpu => Ok((Device::Cpu, None)),
             Choice::Cuda(number) => Ok((Device::Cuda(cuda::open(number)?.into()), None)),
-            Choice::Auto if !cuda::BUILT => Ok((Device::Cpu, None)),
+            Choice::Auto if !cuda::BUILT => Ok((Device::Cpu, unused_card(Path::new(DRIVER)))),
             Choice::Auto => Ok(match cuda::open(0) {
                 Ok(card) => (Device::Cuda(card.into()), None),
                 Err(why) => (Device::Cpu, Some(format!("on the CPU, for no NVIDIA card can be used: {why}"))),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_that_this_build_does_not_know_is_said() {
+        let here = unused_card(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+        assert!(here.contains("--features cuda") && here.contains("--device cpu"), "{here}");
+        assert_eq!(unused_card(&Path::new(env!("CARGO_MANIFEST_DIR")).join("nothing")), None);
     }
 }
