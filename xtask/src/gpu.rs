@@ -93,6 +93,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         Some(folder) => packed(&folder.canonicalize().with_context(|| folder.display().to_string())?),
         None => built(root, options.emulated)?,
     };
+    opens(&programs.antlm)?;
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let (began, mut checks, mut speed) = (Instant::now(), Vec::new(), String::new());
     let mut note = |check: Check| {
@@ -132,6 +133,18 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         0 => bail!("nothing was checked"),
         failed => bail!("{failed} of {} failed", checks.len()),
     }
+}
+
+/// Whether the program can use the card at all; otherwise everything would fail for the same reason.
+fn opens(antlm: &Path) -> Result<()> {
+    let step = ["bench", "ltg-bert-tiny", "--objective", "clm", "--batch", "1", "--seq", "16", "--steps", "1"];
+    let mut command = Command::new(antlm);
+    let output = command.args(step).args(["--device", gpu_runs::CARD]).stdin(Stdio::null()).output();
+    let output = output.with_context(|| antlm.display().to_string())?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 impl Check {

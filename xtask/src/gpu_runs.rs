@@ -24,7 +24,8 @@ const ON_A_CARD: &str = "seq_len = 32\nmodel.layers = 2\nbatch.segments = 8\nbat
 /// An emulated card computes some hundred tokens a second.
 const EMULATED: &str = "seq_len = 16\nmodel.layers = 1\nbatch.segments = 8\nbatch.micro_tokens = 50\n\
                         dev.max_segments = 8\n[checkpoints]\nevery = 5\n";
-const CARD: &str = "cuda:0";
+/// The card that all of it is about.
+pub const CARD: &str = "cuda:0";
 
 /// The program, and a folder with text, recipes and runs.
 struct Toy {
@@ -53,7 +54,8 @@ impl Toy {
 
     /// Starts a training and kills it when it has done so many steps. It must not have ended by then.
     fn killed(&self, args: &[&str], run: &str, steps: usize) -> Result<()> {
-        let mut child = self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let words = self.folder.join(format!("{run}.txt"));
+        let mut child = self.command(args).stdout(Stdio::null()).stderr(fs::File::create(&words)?).spawn()?;
         let (log, began) = (self.folder.join(run).join("log.jsonl"), Instant::now());
         loop {
             let done = fs::read_to_string(&log).unwrap_or_default().matches("\"event\":\"step\"").count();
@@ -61,7 +63,8 @@ impl Toy {
                 break;
             }
             if let Some(status) = child.try_wait()? {
-                bail!("antlm {} ended ({status}) before step {steps}", args.join(" "));
+                let said = fs::read_to_string(&words)?;
+                bail!("antlm {} ended ({status}) before step {steps}: {}", args.join(" "), said.trim());
             }
             ensure!(
                 began.elapsed() < Duration::from_secs(120),

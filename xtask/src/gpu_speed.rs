@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::bench::{median, spread};
 use crate::gpu::Check;
+use crate::gpu_runs::CARD;
 
 /// What is timed: recipes (which the peer knows by the same names), sequences, tokens in each, steps.
 pub struct Cells {
@@ -69,7 +70,7 @@ fn cell(
     for _ in 0..rounds {
         let mut command = Command::new(antlm);
         command.args(["bench", model, "--objective", objective, "--precision", precision, "--json"]);
-        ours.push(one(command.args(&shape).args(["--device", "cuda:0"]))?);
+        ours.push(one(command.args(&shape).args(["--device", CARD]))?);
         if let Some(python) = python {
             let mut command = Command::new(python);
             command.arg(peer).args([model, objective, "--device=cuda"]).args(&shape);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use antlm::model::{Model, Rows};
 use antlm::objective::Batch;
 use antlm_nn::device::{Device, Precision};
-use antlm_nn::optim::{Optimizer, Rule, Update, clip_coefficient, global_norm};
+use antlm_nn::optim::{Optimizer, Rule, State, Update, clip_coefficient, global_norm};
 use antlm_nn::tape::{Pool, Tape};
 use common::{batch, difference, goldens_agree, largest, loss_and_gradient, model, read};
 
@@ -88,7 +88,8 @@ fn one_step_agrees(name: &str) {
     let (mut m, mut v) = (vec![number("m") as f32; start.len()], vec![number("v") as f32; start.len()]);
     let update =
         Update { t: step["t"].as_u64().unwrap(), lr: number("lr"), grad_scale: clip_coefficient(norm, number("clip")) };
-    optimizer.step(model.layout(), &mut params, &grads, &mut m, &mut v, update).unwrap();
+    let of = State { params: &mut params, grads: &grads, m: &mut m, v: &mut v, average: None };
+    optimizer.step(model.layout(), of, update).unwrap();
     for tensor in model.layout().tensors() {
         let want = &golden.floats[&format!("step.param.{}", tensor.name)];
         let moved = difference(&start[tensor.range()], want);
