@@ -160,8 +160,9 @@ fn format(root: &Path) -> Result<()> {
 }
 
 fn clippy(root: &Path) -> Result<()> {
-    // The default build, and the one with everything.
-    for features in ["", "antlm-cli/parquet,antlm-cli/hub,antlm-nn/cuda-emulation"] {
+    // The default build, the one with everything but cards, and the one whose tests can have both kinds of card.
+    let both = "antlm/cuda,antlm/cuda-emulation";
+    for features in ["", "antlm-cli/parquet,antlm-cli/hub,antlm-nn/cuda-emulation", both] {
         let args =
             ["clippy", "--workspace", "--all-targets", "--locked", "--features", features, "--", "-D", "warnings"];
         cargo(root, &args)?;

@@ -110,6 +110,8 @@ fn compile(compiled: Compiled) -> std::result::Result<PathBuf, String> {
     let made = program.with_extension(std::process::id().to_string());
     let mut command = Command::new(&compiler);
     command.args(["-std=c++17", "-g1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]);
+    // Where it is on by itself, it takes a jump from one fibre to another for a mistake.
+    command.arg("-U_FORTIFY_SOURCE");
     command.args(compiled.flags()).arg(format!("-DPROBES=\"{}\"", probes.display())).arg("-I").arg(&folder);
     let output = command.arg(folder.join("emulate.cpp")).arg("-o").arg(&made).output();
     let output = output.map_err(|e| format!("{compiler}: {e}; install a C++ compiler, or name one in CXX"))?;

@@ -343,12 +343,13 @@ impl Product {
             let wish = Wish::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             blas::set_matmul_pref_attribute(preference, wish, (&raw const workspace).cast(), 8)?;
         }
-        // What the addresses are multiples of; without it the library takes them to be multiples of 256.
+        // What the addresses are multiples of; without it the library takes them to be multiples of 256. The bias has no
+        // wish of its own: the library may read it as it writes the result.
         for (wish, at) in [
             (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, b.at),
             (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, a.at),
             (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, plus.matrix.unwrap_or(c.at)),
-            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.at),
+            (Wish::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c.at | plus.row.unwrap_or(0)),
         ] {
             let alignment: u32 = 1 << at.trailing_zeros().min(8);
             // SAFETY: the attribute is a u32, and is copied.
