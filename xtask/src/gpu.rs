@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -79,8 +79,31 @@ pub struct Check {
     pub seconds: f64,
 }
 
-/// No part may take longer: all of it is to end within eight minutes.
-const LIMIT: Duration = Duration::from_secs(180);
+/// All of it is to end within eight minutes, so that it fits where a card is lent for ten.
+#[derive(Clone, Copy)]
+pub struct Clock {
+    ends: Instant,
+}
+
+impl Clock {
+    fn start(seconds: u64) -> Clock {
+        Clock { ends: Instant::now() + Duration::from_secs(seconds) }
+    }
+
+    /// For a program: three minutes at the most.
+    fn left(self) -> Result<Duration> {
+        let left = self.ends.saturating_duration_since(Instant::now());
+        ensure!(left > Duration::from_secs(1), "not begun: the time for all of it is over");
+        Ok(left.min(Duration::from_secs(180)))
+    }
+
+    /// A program that is stopped where it takes longer than is left (by coreutils' `timeout`, exit code 124).
+    pub fn command(self, program: &Path) -> Result<Command> {
+        let mut command = Command::new("timeout");
+        command.arg("--kill-after=5").arg(format!("{:.1}", self.left()?.as_secs_f64())).arg(program);
+        Ok(command)
+    }
+}
 
 /// Does all of it.
 pub fn run(root: &Path, options: &Options) -> Result<()> {
@@ -96,6 +119,7 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     opens(&programs.antlm)?;
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let (began, mut checks, mut speed) = (Instant::now(), Vec::new(), String::new());
+    let clock = Clock::start(470);
     let mut note = |check: Check| {
         let (mark, text) = match &check.found {
             Ok(text) => ("ok", text),
@@ -106,21 +130,21 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     };
     // CI runs these tests on the emulated card by themselves.
     if wanted(Part::Kernels) && !options.emulated {
-        note(tests(&programs, &programs.kernels, "kernels", &["--skip", "emulator::"], &out));
+        note(tests(&programs, &programs.kernels, "kernels", &["--skip", "emulator::"], clock, &out));
     }
     if wanted(Part::Steps) && !options.emulated {
-        note(tests(&programs, &programs.steps, "steps", &["--skip", "emulated_card"], &out));
+        note(tests(&programs, &programs.steps, "steps", &["--skip", "emulated_card"], clock, &out));
     }
     if wanted(Part::Runs) {
-        gpu_runs::run(&programs.antlm, &out.join("runs"), options.emulated, &mut note)?;
+        gpu_runs::run(&programs.antlm, &out.join("runs"), options.emulated, clock, &mut note)?;
     }
     if wanted(Part::Sanitizer) && !options.emulated {
-        note(sanitizer(&programs, &out));
+        note(sanitizer(&programs, clock, &out));
     }
     if wanted(Part::Speed) {
         let python = options.python.as_deref();
         let cells = if options.emulated { &gpu_speed::TRIAL } else { &gpu_speed::CELLS };
-        match gpu_speed::run(&programs.antlm, &programs.peer, python, cells, options.rounds, &mut note) {
+        match gpu_speed::run(&programs.antlm, &programs.peer, python, cells, options.rounds, clock, &mut note) {
             Ok(table) => speed = table,
             Err(error) => note(Check::of("speed", "step times", Instant::now(), Err(error))),
         }
@@ -210,12 +234,14 @@ fn pack(root: &Path, folder: &Path) -> Result<()> {
 }
 
 /// Runs a test program on the card.
-fn tests(programs: &Programs, program: &Path, part: &'static str, more: &[&str], out: &Path) -> Check {
+fn tests(programs: &Programs, program: &Path, part: &'static str, more: &[&str], clock: Clock, out: &Path) -> Check {
     let began = Instant::now();
-    let mut command = Command::new(program);
-    command.args(more);
-    on_card(&mut command, programs);
-    Check::of(part, "tests on the card", began, passed(&mut command, &out.join(format!("{part}.txt"))))
+    let found = clock.command(program).and_then(|mut command| {
+        command.args(more);
+        on_card(&mut command, programs);
+        passed(&mut command, &out.join(format!("{part}.txt")))
+    });
+    Check::of(part, "tests on the card", began, found)
 }
 
 fn on_card(command: &mut Command, programs: &Programs) {
@@ -232,23 +258,13 @@ fn passed(command: &mut Command, log: &Path) -> Result<String> {
     }
 }
 
-/// Runs a program within the limit; its output is kept, and given back.
+/// Runs a program; its output is kept, and given back.
 fn finish(command: &mut Command, log: &Path) -> Result<String> {
     let file = fs::File::create(log).with_context(|| log.display().to_string())?;
     let name = command.get_program().display().to_string();
     command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-    let (mut child, began) = (command.spawn().with_context(|| name.clone())?, Instant::now());
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if began.elapsed() > LIMIT {
-            child.kill()?;
-            child.wait()?;
-            bail!("{name} ran longer than {} s; see {}", LIMIT.as_secs(), log.display());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let status = command.status().with_context(|| name.clone())?;
+    ensure!(status.code() != Some(124), "it took too long; see {}", log.display());
     let said = String::from_utf8_lossy(&fs::read(log)?).into_owned();
     if !status.success() {
         let failed: Vec<&str> = said.lines().filter(|line| line.ends_with("FAILED")).collect();
@@ -258,20 +274,19 @@ fn finish(command: &mut Command, log: &Path) -> Result<String> {
 }
 
 /// The memory checker over operations of every kind, where NVIDIA's tool is there.
-fn sanitizer(programs: &Programs, out: &Path) -> Check {
+fn sanitizer(programs: &Programs, clock: Clock, out: &Path) -> Check {
     let began = Instant::now();
     let tool = ["compute-sanitizer", "/usr/local/cuda/bin/compute-sanitizer"]
         .into_iter()
         .find(|tool| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success()));
     let found = match tool {
         None => Ok("not here: compute-sanitizer is neither on the path nor in /usr/local/cuda".to_owned()),
-        Some(tool) => {
-            let mut command = Command::new(tool);
+        Some(tool) => clock.command(Path::new(tool)).and_then(|mut command| {
             command.args(["--tool=memcheck", "--leak-check=no", "--error-exitcode=9"]).arg(&programs.kernels);
             command.args(["--skip", "emulator::", "--test-threads=1"]);
             on_card(&mut command, programs);
             passed(&mut command, &out.join("sanitizer.txt"))
-        }
+        }),
     };
     Check::of("sanitizer", "memcheck of every kernel", began, found)
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::gpu::Check;
+use crate::gpu::{Check, Clock};
 use crate::torture::left;
 
 /// Sizes that fill no warp; every objective, dropout where the family has it, averaged weights, several micro-batches a step.
@@ -31,18 +31,19 @@ pub const CARD: &str = "cuda:0";
 struct Toy {
     antlm: PathBuf,
     folder: PathBuf,
+    clock: Clock,
 }
 
 impl Toy {
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.antlm);
+    fn command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = self.clock.command(&self.antlm)?;
         command.args(args).current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
+        Ok(command)
     }
 
     /// What it prints.
     fn succeeds(&self, args: &[&str]) -> Result<String> {
-        let output = self.command(args).output().with_context(|| self.antlm.display().to_string())?;
+        let output = self.command(args)?.output().with_context(|| self.antlm.display().to_string())?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "antlm {}: {}: {said}", args.join(" "), output.status);
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -55,7 +56,10 @@ impl Toy {
     /// Starts a training and kills it when it has done so many steps. It must not have ended by then.
     fn killed(&self, args: &[&str], run: &str, steps: usize) -> Result<()> {
         let words = self.folder.join(format!("{run}.txt"));
-        let mut child = self.command(args).stdout(Stdio::null()).stderr(fs::File::create(&words)?).spawn()?;
+        // Not by `command`: what is killed must be the program itself.
+        let mut child = Command::new(&self.antlm);
+        child.args(args).current_dir(&self.folder).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = child.stderr(fs::File::create(&words)?).spawn()?;
         let (log, began) = (self.folder.join(run).join("log.jsonl"), Instant::now());
         loop {
             let done = fs::read_to_string(&log).unwrap_or_default().matches("\"event\":\"step\"").count();
@@ -66,11 +70,11 @@ impl Toy {
                 let said = fs::read_to_string(&words)?;
                 bail!("antlm {} ended ({status}) before step {steps}: {}", args.join(" "), said.trim());
             }
-            ensure!(
-                began.elapsed() < Duration::from_secs(120),
-                "antlm {} does not get to step {steps}",
-                args.join(" ")
-            );
+            if began.elapsed() > Duration::from_secs(60) {
+                child.kill()?;
+                child.wait()?;
+                bail!("antlm {} does not get to step {steps} in a minute", args.join(" "));
+            }
             std::thread::sleep(Duration::from_millis(5));
         }
         child.kill()?;
@@ -108,13 +112,13 @@ impl Toy {
 }
 
 /// Does all of it.
-pub fn run(antlm: &Path, folder: &Path, emulated: bool, note: &mut dyn FnMut(Check)) -> Result<()> {
+pub fn run(antlm: &Path, folder: &Path, emulated: bool, clock: Clock, note: &mut dyn FnMut(Check)) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let toy =
-        Toy { antlm: antlm.canonicalize().with_context(|| antlm.display().to_string())?, folder: folder.to_owned() };
+    let antlm = antlm.canonicalize().with_context(|| antlm.display().to_string())?;
+    let toy = Toy { antlm, folder: folder.to_owned(), clock };
     let (words, sizes) = if emulated { ("200", EMULATED) } else { ("4000", ON_A_CARD) };
     toy.succeeds(&["sample-text", "--words", words, "--seed", "3", "--out", "text.txt"])?;
     toy.succeeds(&["sample-text", "--words", "100", "--seed", "4", "--out", "dev.txt"])?;
@@ -181,7 +185,7 @@ fn reads(toy: &Toy) -> Result<String> {
     for (family, _) in RECIPES {
         let run = format!("{family}-cpu");
         let on = |device: &str| -> Result<[Value; 3]> {
-            let mut score = toy.command(&["score", &run, "--json", "--quiet", "--device", device]);
+            let mut score = toy.command(&["score", &run, "--json", "--quiet", "--device", device])?;
             let output = score.stdin(fs::File::open(toy.folder.join("sentences.txt"))?).output()?;
             ensure!(output.status.success(), "antlm score: {}", String::from_utf8_lossy(&output.stderr));
             let scores = String::from_utf8_lossy(&output.stdout).into_owned();

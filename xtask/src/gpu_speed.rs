@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::bench::{median, spread};
-use crate::gpu::Check;
+use crate::gpu::{Check, Clock};
 use crate::gpu_runs::CARD;
 
 /// What is timed: recipes (which the peer knows by the same names), sequences, tokens in each, steps.
@@ -31,18 +31,19 @@ pub fn run(
     python: Option<&Path>,
     cells: &Cells,
     rounds: u32,
+    clock: Clock,
     note: &mut dyn FnMut(Check),
 ) -> Result<String> {
     let mut table = format!(
         "Seconds a step of {} x {} tokens, medians of {rounds} rounds of {} steps\n\n\
-         | cell | antlm | PyTorch | PyTorch/antlm (min-max) | antlm, peak MB |\n|---|---|---|---|---|\n",
+         | cell | antlm | PyTorch | PyTorch/antlm (min-max) |\n|---|---|---|---|\n",
         cells.batch, cells.seq, cells.steps
     );
     for model in cells.models {
         for objective in ["clm", "mlm"] {
             for precision in ["f32", "bf16"] {
                 let began = Instant::now();
-                let found = cell(antlm, peer, python, cells, rounds, [model, objective, precision]);
+                let found = cell(antlm, peer, python, cells, rounds, clock, [model, objective, precision]);
                 if let Ok(row) = &found {
                     table += row;
                 }
@@ -62,17 +63,18 @@ fn cell(
     python: Option<&Path>,
     cells: &Cells,
     rounds: u32,
+    clock: Clock,
     [model, objective, precision]: [&str; 3],
 ) -> Result<String> {
     let shape = [("batch", cells.batch), ("seq", cells.seq), ("steps", cells.steps)];
     let shape = shape.map(|(key, value)| format!("--{key}={value}"));
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let mut command = Command::new(antlm);
+        let mut command = clock.command(antlm)?;
         command.args(["bench", model, "--objective", objective, "--precision", precision, "--json"]);
         ours.push(one(command.args(&shape).args(["--device", CARD]))?);
         if let Some(python) = python {
-            let mut command = Command::new(python);
+            let mut command = clock.command(python)?;
             command.arg(peer).args([model, objective, "--device=cuda"]).args(&shape);
             theirs.push(one(command.args((precision == "bf16").then_some("--bf16")))?);
         }
@@ -88,8 +90,7 @@ fn cell(
             (format!("{:.5}", median(&torch)), spread(torch.iter().zip(&seconds).map(|(torch, ours)| torch / ours)))
         }
     };
-    let peak = median(&column(&ours, "peak_bytes")?) / 1e6;
-    Ok(format!("| {model} {objective} {precision} | {:.5} | {torch} | {ratio} | {peak:.0} |\n", median(&seconds)))
+    Ok(format!("| {model} {objective} {precision} | {:.5} | {torch} | {ratio} |\n", median(&seconds)))
 }
 
 /// The line of JSON that a program ends with.

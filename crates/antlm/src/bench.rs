@@ -96,7 +96,7 @@ impl Steps {
         let p = if config.kind == Kind::LtgBert { 0.1 } else { 0.0 };
         (config.hidden_dropout, config.attention_dropout) = (p, p);
         let rows = options.batch.saturating_mul(options.seq);
-        let sized = Recipe { seq_len: options.seq as usize, ..recipe.clone() };
+        let sized = Recipe { seq_len: options.seq as usize, precision: options.precision, ..recipe.clone() };
         let sized = Recipe { batch: BatchSize { segments: options.batch, micro_tokens: rows }, ..sized };
         size::check_memory_on(&sized, &device)?;
         let model = Model::new(&config)?;

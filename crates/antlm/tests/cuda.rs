@@ -105,6 +105,39 @@ fn steps_on_a_card_are_the_cpus() {
     }
 }
 
+/// The same with operands in bf16: where an operand lies half-way between two of its numbers, the last bits decide which it
+/// becomes, and it moves by 2^-8 of itself.
+#[test]
+fn steps_in_bf16_are_near_the_cpus() {
+    for name in FAMILIES {
+        let recipe = Recipe { precision: antlm::recipe::Precision::Bf16, ..recipe(name) };
+        let folder = tempfile::tempdir().unwrap();
+        let data = common::prepared(&recipe, 6000, folder.path()).train;
+        let model = Model::new(&recipe.model).unwrap();
+        let (cpu, outcomes) = three_steps(&recipe, &model, &data, &Device::Cpu);
+        let (card, others) = three_steps(&recipe, &model, &data, &card(1));
+        for (cpu, card) in outcomes.iter().zip(&others) {
+            let off = |a: f64, b: f64| (a / b - 1.0).abs();
+            assert!(off(card.loss, cpu.loss) < 5e-4, "{name}: loss {} and {}", card.loss, cpu.loss);
+            assert!(off(card.grad_norm, cpu.grad_norm) < 2e-3, "{name}: {} and {}", card.grad_norm, cpu.grad_norm);
+        }
+        // Gradient and moments by their size; weights and their average by how far they have come, which is a ratio of
+        // moments and so off by twice as much.
+        let start = model.init(1);
+        for (what, (cpu, card)) in ["weights", "m", "v", "ema", "gradient"].iter().zip(cpu.iter().zip(&card)) {
+            for tensor in model.layout().tensors() {
+                let (start, cpu, card) = (&start[tensor.range()], &cpu[tensor.range()], &card[tensor.range()]);
+                let (size, share) = match *what {
+                    "weights" | "ema" => (difference(cpu, start), 0.06),
+                    _ => (largest(cpu).max(1e-3), 0.03),
+                };
+                let off = difference(card, cpu);
+                assert!(off <= share * size, "{name}, {what} of {}: off by {off:e} of {size:e}", tensor.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn goldens_on_a_card() {
     for name in ["ltg-bert", "llama", "llama-tied"] {

@@ -22,7 +22,7 @@ pub fn run(args: &Generate, out: &mut impl Write) -> Result<()> {
     let trained = if args.ema { Trained::open_ema(&args.run)? } else { Trained::open(&args.run)? };
     let mut notes = Notes { quiet: args.quiet, length: trained.recipe.seq_len, said: false };
     notes.on_training(&trained.trained());
-    let mut generator = Generator::new(trained).on(&args.device.open(true)?)?;
+    let mut generator = Generator::new(trained).on(&args.device.open(args.quiet)?)?;
     let prompt = generator.read(&args.prompt)?;
     notes.on_length(prompt.tokens());
     for sample in 0..args.count {

@@ -10,7 +10,7 @@ use crate::args::Score;
 pub fn run(args: &Score, input: impl BufRead, out: &mut impl Write) -> anyhow::Result<()> {
     super::use_threads(None)?;
     let mut scorer = if args.ema { Scorer::open_ema(&args.run)? } else { Scorer::open(&args.run)? };
-    scorer = scorer.on(&args.device.open(true)?)?;
+    scorer = scorer.on(&args.device.open(args.quiet)?)?;
     let backend = args.backend.map_or(scorer.last(), Into::into);
     if !args.quiet && !scorer.trained().contains(&backend) {
         let trained: Vec<String> = scorer.trained().iter().map(ToString::to_string).collect();

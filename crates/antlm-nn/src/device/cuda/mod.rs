@@ -287,8 +287,8 @@ pub(crate) fn error(what: impl Into<String>) -> Error {
 pub fn out_of_memory(card: &str, wanted: u64, all: u64) -> String {
     let gb = |bytes: u64| bytes as f64 / 1e9;
     format!(
-        "{card} has no memory left: {:.3} GB more are wanted of its {:.1} GB; take a smaller batch.micro_tokens, or a \
-         smaller model",
+        "{card} has no memory left: {:.3} GB more are wanted of its {:.1} GB; take a smaller batch (for a training, \
+         --set batch.micro_tokens=…), a smaller model, or --device cpu",
         gb(wanted),
         gb(all)
     )

@@ -193,7 +193,8 @@ fn compile(architecture: &str) -> Result<Vec<u8>> {
         check("read", nvrtc::nvrtcCreateProgram(&mut program, all.as_ptr(), name, count, contents, names))?;
         let compiled = nvrtc::nvrtcCompileProgram(program, options.len() as i32, options.as_ptr());
         let mut image = Vec::new();
-        let made = check("compile", compiled).and_then(|()| {
+        let compiles = check("compile", compiled).map_err(|why| error(format!("{why}; {}", said(program))));
+        let made = compiles.and_then(|()| {
             let mut size = 0;
             check("measure", nvrtc::nvrtcGetCUBINSize(program, &mut size))?;
             image = vec![0u8; size];
@@ -202,6 +203,22 @@ fn compile(architecture: &str) -> Result<Vec<u8>> {
         nvrtc::nvrtcDestroyProgram(&mut program);
         made.map(|()| image)
     }
+}
+
+/// What NVRTC says of a program that it has compiled or not.
+///
+/// # Safety
+/// The program is one of `nvrtcCreateProgram`.
+unsafe fn said(program: nvrtc::nvrtcProgram) -> String {
+    let mut size = 0;
+    // SAFETY: the size is written to a number, and the words to as many bytes as they are.
+    let words = unsafe {
+        nvrtc::nvrtcGetProgramLogSize(program, &mut size);
+        let mut words = vec![0u8; size];
+        nvrtc::nvrtcGetProgramLog(program, words.as_mut_ptr().cast());
+        words
+    };
+    String::from_utf8_lossy(&words).trim_end_matches('\0').trim().into()
 }
 
 impl Driver for Nvidia {
