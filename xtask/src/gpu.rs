@@ -116,10 +116,10 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
         Some(folder) => packed(&folder.canonicalize().with_context(|| folder.display().to_string())?),
         None => built(root, options.emulated)?,
     };
-    opens(&programs.antlm)?;
+    let clock = Clock::start(470);
+    opens(&programs.antlm, clock)?;
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let (began, mut checks, mut speed) = (Instant::now(), Vec::new(), String::new());
-    let clock = Clock::start(470);
     let mut note = |check: Check| {
         let (mark, text) = match &check.found {
             Ok(text) => ("ok", text),
@@ -160,11 +160,12 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
 }
 
 /// Whether the program can use the card at all; otherwise everything would fail for the same reason.
-fn opens(antlm: &Path) -> Result<()> {
+fn opens(antlm: &Path, clock: Clock) -> Result<()> {
     let step = ["bench", "ltg-bert-tiny", "--objective", "clm", "--batch", "1", "--seq", "16", "--steps", "1"];
-    let mut command = Command::new(antlm);
+    let mut command = clock.command(antlm)?;
     let output = command.args(step).args(["--device", gpu_runs::CARD]).stdin(Stdio::null()).output();
     let output = output.with_context(|| antlm.display().to_string())?;
+    ensure!(output.status.code() != Some(124), "{}: the card does not answer", gpu_runs::CARD);
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
     }

@@ -56,8 +56,10 @@ fn recipe(name: &str) -> Recipe {
 
 const FAMILIES: [&str; 2] = ["antlm-ltg-bert-tiny", "antlm-babyllama-tiny"];
 
+type Left = (Vec<Vec<f32>>, Vec<Outcome>);
+
 /// What three steps, one of each objective, leave on a device: parameters, moments, average, gradient; and their outcomes.
-fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset, device: &Device) -> (Vec<Vec<f32>>, Vec<Outcome>) {
+fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset, device: &Device) -> Left {
     let params = model.init(1);
     let (grads, rng) = (device.buffer(vec![0.0; params.len()]).unwrap(), Rng::new(2));
     let (order, pool) = (Order::new(rng, data.len()), Pool::of(device.clone()));
@@ -77,17 +79,20 @@ fn three_steps(recipe: &Recipe, model: &Model, data: &Dataset, device: &Device) 
     (numbers.map(|x| x.read().unwrap().into_owned()).into(), outcomes)
 }
 
+/// The same on the CPU and on a card.
+fn on_both(recipe: &Recipe, model: &Model) -> [Left; 2] {
+    let folder = tempfile::tempdir().unwrap();
+    let data = common::prepared(recipe, 6000, folder.path()).train;
+    [Device::Cpu, card(1)].map(|device| three_steps(recipe, model, &data, &device))
+}
+
 /// What differs is the order of sums: of attention, of the softmax over the vocabulary, of norms. Each rounds by 6e-8 of
 /// itself, some hundred times from the input of a step to the end of the third.
 #[test]
 fn steps_on_a_card_are_the_cpus() {
     for name in FAMILIES {
-        let recipe = recipe(name);
-        let folder = tempfile::tempdir().unwrap();
-        let data = common::prepared(&recipe, 6000, folder.path()).train;
-        let model = Model::new(&recipe.model).unwrap();
-        let (cpu, outcomes) = three_steps(&recipe, &model, &data, &Device::Cpu);
-        let (card, others) = three_steps(&recipe, &model, &data, &card(1));
+        let model = Model::new(&recipe(name).model).unwrap();
+        let [(cpu, outcomes), (card, others)] = on_both(&recipe(name), &model);
         for (cpu, card) in outcomes.iter().zip(&others) {
             assert_eq!((cpu.rows, cpu.targets, cpu.words), (card.rows, card.targets, card.words));
             let off = |a: f64, b: f64| (a / b - 1.0).abs();
@@ -111,11 +116,8 @@ fn steps_on_a_card_are_the_cpus() {
 fn steps_in_bf16_are_near_the_cpus() {
     for name in FAMILIES {
         let recipe = Recipe { precision: antlm::recipe::Precision::Bf16, ..recipe(name) };
-        let folder = tempfile::tempdir().unwrap();
-        let data = common::prepared(&recipe, 6000, folder.path()).train;
         let model = Model::new(&recipe.model).unwrap();
-        let (cpu, outcomes) = three_steps(&recipe, &model, &data, &Device::Cpu);
-        let (card, others) = three_steps(&recipe, &model, &data, &card(1));
+        let [(cpu, outcomes), (card, others)] = on_both(&recipe, &model);
         for (cpu, card) in outcomes.iter().zip(&others) {
             let off = |a: f64, b: f64| (a / b - 1.0).abs();
             assert!(off(card.loss, cpu.loss) < 5e-4, "{name}: loss {} and {}", card.loss, cpu.loss);

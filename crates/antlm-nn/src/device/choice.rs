@@ -45,8 +45,8 @@ impl FromStr for Choice {
 }
 
 impl Choice {
-    /// Opens it. `auto` never fails: where no card can be used, it is the CPU, and the text says why (in a build without cards: if there
-    /// is a driver).
+    /// Opens it. `auto` never fails: where no card can be used, it is the CPU, and the text says why (in a build without
+    /// cards: if there is a driver).
     ///
     /// ```
     /// use antlm_nn::device::Choice;
