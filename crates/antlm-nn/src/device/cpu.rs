@@ -76,18 +76,9 @@ impl Operations for Cpu {
         y: SliceMut<'_>,
     ) -> Result<()> {
         let (Linear { n, inner, out, weight, precision }, y) = (of, y.host());
-        let mut into = Into::Write;
-        if let Some(residual) = residual {
-            y.copy_from_slice(residual.host());
-            into = Into::Add;
-        }
-        if let Some(bias) = bias.map(Slice::host) {
-            match into {
-                Into::Write => y.chunks_exact_mut(out).for_each(|y| y.copy_from_slice(bias)),
-                Into::Add => y.chunks_exact_mut(out).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, b)| *y += b)),
-            }
-            into = Into::Add;
-        }
+        let (bias, residual) = (bias.map(Slice::host), residual.map(Slice::host));
+        let into = if bias.or(residual).is_some() { Into::Add } else { Into::Write };
+        kernels::start_sums(y, bias, residual);
         let (a, w) = (Mat::new(x.host(), n, inner), Mat::new(weight.host(), out, inner));
         matmul(MatMut::new(y, n, out), into, precision, a, w.t(), Threads::All);
         Ok(())
@@ -98,17 +89,14 @@ impl Operations for Cpu {
         of: Linear<'_>,
         x: Slice<'_>,
         gy: Slice<'_>,
-        gw: SliceMut<'_>,
-        gx: SliceMut<'_>,
-        add: bool,
+        gw: (SliceMut<'_>, bool),
+        gx: (SliceMut<'_>, bool),
     ) -> Result<()> {
         let Linear { n, inner, out, weight, precision } = of;
-        let g = Mat::new(gy.host(), n, out);
-        let gw = MatMut::new(gw.host(), out, inner);
-        matmul(gw, Into::Add, precision, g.t(), Mat::new(x.host(), n, inner), Threads::All);
-        let into = if add { Into::Add } else { Into::Write };
-        let w = Mat::new(weight.host(), out, inner);
-        matmul(MatMut::new(gx.host(), n, inner), into, precision, g, w, Threads::All);
+        let (g, into) = (Mat::new(gy.host(), n, out), |add| if add { Into::Add } else { Into::Write });
+        let (x, w) = (Mat::new(x.host(), n, inner), Mat::new(weight.host(), out, inner));
+        matmul(MatMut::new(gw.0.host(), out, inner), into(gw.1), precision, g.t(), x, Threads::All);
+        matmul(MatMut::new(gx.0.host(), n, inner), into(gx.1), precision, g, w, Threads::All);
         Ok(())
     }
 
@@ -266,8 +254,8 @@ impl Operations for Cpu {
         let Classifier { d, table, bias, precision } = layer;
         let layer = classifier::Classifier { d, table: table.host(), bias: bias.map(Slice::host), precision };
         let grads = grads.map(|of| {
-            let ClassifierGrads { x, table, bias, weight, z } = of;
-            classifier::Grads { x: x.host(), table: table.host(), bias: bias.map(SliceMut::host), weight, z }
+            let ClassifierGrads { x, table, add, bias, weight, z } = of;
+            classifier::Grads { x: x.host(), table: table.host(), add, bias: bias.map(SliceMut::host), weight, z }
         });
         classifier::classifier_loss(layer, x.host(), targets, nll, grads, logits.vec());
         Ok(())

@@ -164,13 +164,15 @@ pub struct Classifier<'a> {
     pub precision: Precision,
 }
 
-/// What the loss adds gradients to.
+/// Where the loss leaves its gradients.
 #[derive(Debug)]
 pub struct ClassifierGrads<'a> {
     /// Gradient of the rows, `[m, d]`: written.
     pub x: SliceMut<'a>,
-    /// Gradient of the table, `[V, d]`: added to.
+    /// Gradient of the table, `[V, d]`.
     pub table: SliceMut<'a>,
+    /// Whether the table's gradient is added to what is there, or written over it.
+    pub add: bool,
     /// Gradient of the bias, `[V]`: added to.
     pub bias: Option<SliceMut<'a>>,
     /// Factor of every row's gradient.
@@ -229,15 +231,14 @@ pub trait Operations: Send + Sync + std::fmt::Debug {
         residual: Option<Slice<'_>>,
         y: SliceMut<'_>,
     ) -> Result<()>;
-    /// From `gy: [n, out]`: `gw: [out, inner]` is added to; `gx: [n, inner]`.
+    /// From `gy: [n, out]` to `gw: [out, inner]` and `gx: [n, inner]`, each with its `add`.
     fn linear_backward(
         &self,
         of: Linear<'_>,
         x: Slice<'_>,
         gy: Slice<'_>,
-        gw: SliceMut<'_>,
-        gx: SliceMut<'_>,
-        add: bool,
+        gw: (SliceMut<'_>, bool),
+        gx: (SliceMut<'_>, bool),
     ) -> Result<()>;
 
     /// `x: [n, d]` -> `y: [n, d]`; keeps mean and 1/σ of each row in `stats: [n, 2]`.

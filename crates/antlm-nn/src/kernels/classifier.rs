@@ -12,13 +12,15 @@ pub const TILE: usize = 512;
 /// Rows that one softmax task handles.
 const ROWS: usize = 4;
 
-/// What the loss adds gradients to.
+/// Where the loss leaves its gradients.
 #[derive(Debug)]
 pub struct Grads<'a> {
     /// Gradient of `x`, `[m, d]`: written.
     pub x: &'a mut [f32],
-    /// Gradient of the vocabulary matrix, `[V, d]`: added to.
+    /// Gradient of the vocabulary matrix, `[V, d]`.
     pub table: &'a mut [f32],
+    /// Whether that is added to what is there, or written over it.
+    pub add: bool,
     /// Gradient of the bias, `[V]`: added to.
     pub bias: Option<&'a mut [f32]>,
     /// Factor of every row's gradient: 1 / targets of the whole step.
@@ -56,6 +58,12 @@ pub fn classifier_loss(
     let tile = TILE.min(targets.len()) * vocab;
     if scratch.len() < tile {
         scratch.resize(tile, 0.0);
+    }
+    if let Some(grads) = &mut grads
+        && targets.is_empty()
+        && !grads.add
+    {
+        grads.table.fill(0.0);
     }
     for start in (0..targets.len()).step_by(TILE) {
         let rows = TILE.min(targets.len() - start);
@@ -96,7 +104,7 @@ pub fn classifier_loss(
             );
             matmul(
                 MatMut::new(grads.table, vocab, d),
-                Into::Add,
+                if grads.add || start > 0 { Into::Add } else { Into::Write },
                 layer.precision,
                 Mat::new(z, rows, vocab).t(),
                 Mat::new(x, rows, d),

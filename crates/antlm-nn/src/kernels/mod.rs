@@ -59,6 +59,26 @@ pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
     add_partials(&partials, sums);
 }
 
+/// What a product is added to: each row of `y` becomes `bias`, `residual`'s row, or their sum; without either it stays.
+pub fn start_sums(y: &mut [f32], bias: Option<&[f32]>, residual: Option<&[f32]>) {
+    const VALUES: usize = 1 << 15;
+    let cols = bias.map_or(VALUES, <[f32]>::len).max(1);
+    let size = VALUES.next_multiple_of(cols);
+    let begin = |(block, y): (usize, &mut [f32])| {
+        match (residual, bias) {
+            (Some(residual), _) => y.copy_from_slice(&residual[block * size..][..y.len()]),
+            (None, Some(bias)) => y.chunks_exact_mut(cols).for_each(|y| y.copy_from_slice(bias)),
+            (None, None) => {}
+        }
+        if let (Some(_), Some(bias)) = (residual, bias) {
+            y.chunks_exact_mut(cols).for_each(|y| y.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+        }
+    };
+    if bias.or(residual).is_some() {
+        y.par_chunks_mut(size).enumerate().for_each(begin);
+    }
+}
+
 /// Sets everything to 0.
 pub fn clear(x: &mut [f32]) {
     x.par_chunks_mut(1 << 20).for_each(|x| x.fill(0.0));

@@ -1,12 +1,14 @@
 //! The way back: every recorded operation's gradient, in reverse order, added to the flat buffer.
 
+use super::flat::Flat;
 use super::forward::{linear_of, norm_of};
 use super::{Act, Op, Pool, Tape};
 use crate::Result;
 use crate::device::{Attended, AttentionBackward, Buffer, SliceMut};
 
 impl Tape<'_> {
-    /// Adds the gradients of everything recorded to the flat buffer that the tape was made with.
+    /// Adds the gradients of everything recorded to the flat buffer that the tape was made with; after
+    /// [`with_fresh_gradients`](Tape::with_fresh_gradients) the buffer holds them and nothing else.
     ///
     /// # Errors
     /// The device's.
@@ -24,30 +26,32 @@ impl Tape<'_> {
         for gradient in grads.of.into_iter().flatten() {
             self.pool.give(gradient);
         }
-        Ok(())
+        flat.finish(&self.device)
     }
 
-    fn backward_op(&mut self, op: Op, flat: &mut SliceMut<'_>, grads: &mut Gradients) -> Result<()> {
+    fn backward_op(&mut self, op: Op, flat: &mut Flat<'_>, grads: &mut Gradients) -> Result<()> {
         match op {
             Op::Embedding { ids, table, y } => {
                 let Some(gy) = grads.take(y) else { return Ok(()) };
-                self.device.scatter_rows(table.cols, gy.slice(), &ids, flat.part(table.range()))?;
+                let gtable = flat.sum(&self.device, table.range())?;
+                self.device.scatter_rows(table.cols, gy.slice(), &ids, gtable)?;
                 self.pool.give(gy);
             }
             Op::Param { view, y } => {
                 let Some(gy) = grads.take(y) else { return Ok(()) };
-                self.device.add_assign(flat.part(view.range()), gy.slice())?;
+                self.device.add_assign(flat.sum(&self.device, view.range())?, gy.slice())?;
                 self.pool.give(gy);
             }
             Op::Linear { x, weight, bias, residual, y } => {
                 let Some(gy) = grads.take(y) else { return Ok(()) };
                 let of = linear_of(self.params, x, weight, self.precision);
+                let adds = flat.adds(&self.device, weight.range())?;
                 grads.update(self.pool, x, |gx, add| {
-                    let gw = flat.part(weight.range());
-                    self.device.linear_backward(of, self.values[x.id].slice(), gy.slice(), gw, gx, add)
+                    let gw = (flat.all.part(weight.range()), adds);
+                    self.device.linear_backward(of, self.values[x.id].slice(), gy.slice(), gw, (gx, add))
                 })?;
                 if let Some(bias) = bias {
-                    self.device.add_column_sums(gy.slice(), flat.part(bias.range()))?;
+                    self.device.add_column_sums(gy.slice(), flat.sum(&self.device, bias.range())?)?;
                 }
                 grads.pass(self.pool, residual, gy)?;
             }
@@ -66,7 +70,7 @@ impl Tape<'_> {
                 })?;
                 if let (Some((gamma, beta)), Some(made)) = (affine, made) {
                     for (view, made) in [gamma, beta].into_iter().zip(made) {
-                        self.device.add_assign(flat.part(view.range()), made.slice())?;
+                        self.device.add_assign(flat.sum(&self.device, view.range())?, made.slice())?;
                         self.pool.give(made);
                     }
                 }
@@ -75,7 +79,7 @@ impl Tape<'_> {
             Op::RmsNorm { x, weight, stats, y } => {
                 let Some(gy) = grads.take(y) else { return Ok(()) };
                 let (values, stats) = (self.values[x.id].slice(), self.values[stats.id].slice());
-                let (w, gw) = (self.params.part(weight.range()), flat.part(weight.range()));
+                let (w, gw) = (self.params.part(weight.range()), flat.sum(&self.device, weight.range())?);
                 grads.update(self.pool, x, |gx, add| {
                     self.device.rms_norm_backward(x.cols, values, w, stats, gy.slice(), gx, add, gw)
                 })?;

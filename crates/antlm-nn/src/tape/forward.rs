@@ -321,14 +321,18 @@ impl Tape<'_> {
         let mut gx = self.grads.is_some().then(|| self.pool.take(x.rows * x.cols)).transpose()?;
         let grads = match (&mut self.grads, &mut gx) {
             (Some(flat), Some(gx)) => {
+                let add = flat.adds(&self.device, table.range())?;
+                if let Some(bias) = bias {
+                    flat.sum(&self.device, bias.range())?;
+                }
                 let (table, bias) = match bias {
                     Some(bias) => {
-                        let [table, bias] = flat.parts([table.range(), bias.range()])?;
+                        let [table, bias] = flat.all.parts([table.range(), bias.range()])?;
                         (table, Some(bias))
                     }
-                    None => (flat.part(table.range()), None),
+                    None => (flat.all.part(table.range()), None),
                 };
-                Some(ClassifierGrads { x: gx.slice_mut(), table, bias, weight, z })
+                Some(ClassifierGrads { x: gx.slice_mut(), table, add, bias, weight, z })
             }
             _ => None,
         };

@@ -18,9 +18,11 @@ use crate::params::View;
 use crate::rng::Rng;
 
 mod backward;
+mod flat;
 mod forward;
 mod past;
 
+use flat::Flat;
 use forward::check;
 
 /// A device's buffers that wait to be used again. With those in use they are never more than 9/8 of what was in use at one time.
@@ -250,7 +252,7 @@ impl Op {
 /// One forward pass (and its backward) over one micro-batch.
 pub struct Tape<'a> {
     params: Slice<'a>,
-    grads: Option<SliceMut<'a>>,
+    grads: Option<Flat<'a>>,
     device: Device,
     pool: &'a mut Pool,
     dropout: Option<Dropout>,
@@ -284,7 +286,7 @@ impl<'a> Tape<'a> {
         }
         let there = device.has(params) && grads.as_ref().is_none_or(|grads| device.has(grads.as_slice()));
         check(there, "tape", format!("values on {device}, where the pool's buffers are"), "values elsewhere")?;
-        let precision = Precision::F32;
+        let (grads, precision) = (grads.map(|grads| Flat::new(grads, false)), Precision::F32);
         Ok(Tape { params, grads, device, pool, dropout, precision, values: Vec::new(), ops: Vec::new() })
     }
 
@@ -292,6 +294,12 @@ impl<'a> Tape<'a> {
     /// [`classifier_loss`](Tape::classifier_loss), and of their gradients, in these numbers. Everything else is f32.
     pub fn with_precision(mut self, precision: Precision) -> Tape<'a> {
         self.precision = precision;
+        self
+    }
+
+    /// The same pass, whose gradients take the place of what is in their buffer instead of being added to it.
+    pub fn with_fresh_gradients(mut self) -> Tape<'a> {
+        self.grads = self.grads.take().map(|grads| Flat::new(grads.all, true));
         self
     }
 

@@ -13,7 +13,7 @@ fn on_the_cpu(rows: &[f32], vocab: usize, bias: Option<&[f32]>, targets: &[u32],
     (0..vocab).for_each(|i| table[i * vocab + i] = 1.0);
     let layer = Classifier { d: vocab, table: &table, bias, precision: Precision::F32 };
     let (mut nll, mut gx, mut gtable) = (vec![0.0; targets.len()], vec![0.0; rows.len()], vec![0.0; table.len()]);
-    let grads = Grads { x: &mut gx, table: &mut gtable, bias: None, weight, z };
+    let grads = Grads { x: &mut gx, table: &mut gtable, add: false, bias: None, weight, z };
     classifier_loss(layer, rows, targets, &mut nll, Some(grads), &mut Vec::new());
     [nll, gx]
 }

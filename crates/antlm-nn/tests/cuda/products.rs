@@ -43,7 +43,9 @@ fn linear_layers() {
                     let (bias, residual) = (some(with_bias, &bias), some(with_residual, &residual));
                     device.linear(of, x.slice(), bias, residual, y.slice_mut()).unwrap();
                     let [mut gw, mut gx] = [&gbefore, &before].map(|values| device.buffer(values.clone()).unwrap());
-                    device.linear_backward(of, x.slice(), gy.slice(), gw.slice_mut(), gx.slice_mut(), add).unwrap();
+                    // Of the two gradients, one is added to what is there and one written.
+                    let to = ((gw.slice_mut(), !add), (gx.slice_mut(), add));
+                    device.linear_backward(of, x.slice(), gy.slice(), to.0, to.1).unwrap();
                     [y, gw, gx].map(|values| values.read().unwrap().into_owned())
                 };
                 let want = run(&Device::Cpu, Precision::F32, &near(&x), &near(&w), &near(&gy));

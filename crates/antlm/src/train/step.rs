@@ -151,15 +151,18 @@ pub fn gradient_unless(
     mut grads: SliceMut<'_>,
     pool: &mut Pool,
 ) -> Result<std::result::Result<(f64, u64, u64), i32>> {
-    pool.device().clear(grads.all())?;
+    if batches.is_empty() {
+        pool.device().clear(grads.all())?;
+    }
     let targets: usize = batches.iter().map(|batch| batch.targets.len()).sum();
     let weight = 1.0 / targets.max(1) as f32;
     let (mut sum, mut rows) = (0.0, 0);
-    for batch in batches {
+    for (i, batch) in batches.iter().enumerate() {
         if let Some(signal) = cancel() {
             return Ok(Err(signal));
         }
         let tape = Tape::new(params, Some(grads.all()), training.dropout, pool)?;
+        let tape = if i == 0 { tape.with_fresh_gradients() } else { tape };
         let mut tape = tape.with_precision(training.precision);
         let nll = model.loss_with_z(&mut tape, batch, weight, training.z_loss)?;
         tape.backward()?;

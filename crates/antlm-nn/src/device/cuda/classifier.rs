@@ -21,7 +21,10 @@ impl Cuda {
         let (table, bias) = (layer.table.card(), layer.bias.map(Slice::card));
         let (m, vocab) = (targets.len(), table.len() / d);
         if m == 0 {
-            return Ok(());
+            return match grads {
+                Some(of) if !of.add => self.clear(of.table),
+                _ => Ok(()),
+            };
         }
         let tile = TILE.min(m) * vocab;
         if !matches!(logits, Buffer::Card(_)) || logits.capacity() < tile {
@@ -35,7 +38,7 @@ impl Cuda {
         let bytes = if rows.bf16 { 2 } else { 4 };
         let (weight, c) = grads.as_ref().map_or((0.0, 0.0), |grads| (grads.weight, grads.z));
         let with_grads = u32::from(grads.is_some());
-        let to = grads.map(|of| (of.x.card(), of.table.card(), of.bias.map(SliceMut::card)));
+        let to = grads.map(|of| (of.x.card(), of.table.card(), of.add, of.bias.map(SliceMut::card)));
         for start in (0..m).step_by(TILE) {
             let n = TILE.min(m - start);
             let x = Matrix { at: rows.at + (bytes * start * d) as u64, rows: n, ..rows };
@@ -43,10 +46,10 @@ impl Cuda {
             let at = |list: u64| list + 4 * start as u64;
             let operands = arguments![vocab, bias, at(targets.at), with_grads, weight, c, z, at(losses.at)];
             self.launch("cross_entropy", grid(n, 1, 512), operands)?;
-            let Some((gx, gtable, gbias)) = to else { continue };
+            let Some((gx, gtable, add, gbias)) = to else { continue };
             let (gz, _gz) = self.operand(Matrix::new(z, n, vocab), n * vocab, precision)?;
             self.product_onto(Matrix::new(gx.at() + (4 * start * d) as u64, n, d), false, gz, table, 1)?;
-            self.product_onto(Matrix::new(gtable.at(), vocab, d), true, gz.t(), x, 1)?;
+            self.product_onto(Matrix::new(gtable.at(), vocab, d), add || start > 0, gz.t(), x, 1)?;
             if let Some(gbias) = gbias {
                 self.column_sums(n, vocab, z, gbias.at())?;
             }

@@ -173,16 +173,18 @@ impl Operations for Cuda {
         of: Linear<'_>,
         x: Slice<'_>,
         gy: Slice<'_>,
-        gw: SliceMut<'_>,
-        gx: SliceMut<'_>,
-        add: bool,
+        gw: (SliceMut<'_>, bool),
+        gx: (SliceMut<'_>, bool),
     ) -> Result<()> {
         let Linear { n, inner, out, weight, precision } = of;
+        if n == 0 {
+            return if gw.1 { Ok(()) } else { self.clear(gw.0) };
+        }
         let (g, _gradient) = self.operand(Matrix::new(gy.card().at(), n, out), n * out, precision)?;
         let (x, _kept) = self.operand(Matrix::new(x.card().at(), n, inner), n * inner, precision)?;
         let w = self.weight(weight.card(), out, inner, precision)?;
-        self.product_onto(Matrix::new(gw.card().at(), out, inner), true, g.t(), x, 1)?;
-        self.product_onto(Matrix::new(gx.card().at(), n, inner), add, g, w, 1)
+        self.product_onto(Matrix::new(gw.0.card().at(), out, inner), gw.1, g.t(), x, 1)?;
+        self.product_onto(Matrix::new(gx.0.card().at(), n, inner), gx.1, g, w, 1)
     }
 
     fn layer_norm(

@@ -138,14 +138,14 @@ impl Job<'_> {
         pool: &mut Pool,
         tell: &mut dyn FnMut(u64, f64) -> Result<()>,
     ) -> Result<f64> {
-        pool.device().clear(grads.slice_mut())?;
         let weight = 1.0 / batch.len() as f32;
         let (mut sum, mut first) = (0.0, 0);
         for part in passes(batch) {
             let rows = self.classifier.rows(part.iter().map(|example| &example.ids[..]), first);
             let tokens = rows.ids.len() as u32;
             let labels: Vec<u32> = part.iter().map(|example| example.label).collect();
-            let mut tape = Tape::new(params, Some(grads.slice_mut()), Some(dropout), pool)?;
+            let tape = Tape::new(params, Some(grads.slice_mut()), Some(dropout), pool)?;
+            let mut tape = if first == 0 { tape.with_fresh_gradients() } else { tape };
             let nll = self.classifier.loss(&mut tape, &rows, &labels, weight)?;
             tape.backward()?;
             first += tokens;
