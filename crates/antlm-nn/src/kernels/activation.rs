@@ -15,10 +15,7 @@ pub fn geglu_norm(width: usize, eps: f32, ug: &[f32], z: &mut [f32], stats: &mut
                 #[inline(always)]
                 || {
                     for ((z, ug), stat) in z.chunks_exact_mut(width).zip(ug.chunks_exact(2 * width)).zip(stats) {
-                        let (u, g) = ug.split_at(width);
-                        for ((z, u), g) in z.iter_mut().zip(u).zip(g) {
-                            *z = u * gelu_tanh(*g).0;
-                        }
+                        geglu_row(ug.split_at(width), z);
                         let (mean, inv) = moments(z, eps);
                         *stat = inv;
                         for z in z.iter_mut() {
@@ -29,6 +26,16 @@ pub fn geglu_norm(width: usize, eps: f32, ug: &[f32], z: &mut [f32], stats: &mut
             );
         },
     );
+}
+
+/// A row of its own: in one loop with the rows around it, the compiler makes no vectors of it.
+#[inline(always)]
+fn geglu_row((u, g): (&[f32], &[f32]), z: &mut [f32]) {
+    let n = z.len();
+    let (u, g) = (&u[..n], &g[..n]);
+    for i in 0..n {
+        z[i] = u[i] * gelu_tanh(g[i]).0;
+    }
 }
 
 /// Backward of [`geglu_norm`]: writes `gug: [n, 2 width]`.
@@ -43,16 +50,23 @@ pub fn geglu_norm_backward(width: usize, ug: &[f32], z: &[f32], stats: &[f32], g
                     let (u, g) = ug[row * 2 * width..(row + 1) * 2 * width].split_at(width);
                     let range = row * width..(row + 1) * width;
                     norm_backward_row(&gz[range.clone()], &z[range], stats[row], &mut h, false);
-                    let (gu, gg) = gug.split_at_mut(width);
-                    for (((gu, gg), (u, g)), h) in gu.iter_mut().zip(gg).zip(u.iter().zip(g)).zip(&h) {
-                        let (y, slope) = gelu_tanh(*g);
-                        *gu = h * y;
-                        *gg = h * u * slope;
-                    }
+                    geglu_backward_row((u, g), &h, gug.split_at_mut(width));
                 }
             },
         );
     });
+}
+
+/// As [`geglu_row`].
+#[inline(always)]
+fn geglu_backward_row((u, g): (&[f32], &[f32]), h: &[f32], (gu, gg): (&mut [f32], &mut [f32])) {
+    let n = h.len();
+    let (u, g, gu, gg) = (&u[..n], &g[..n], &mut gu[..n], &mut gg[..n]);
+    for i in 0..n {
+        let (y, slope) = gelu_tanh(g[i]);
+        gu[i] = h[i] * y;
+        gg[i] = h[i] * u[i] * slope;
+    }
 }
 
 /// Llama's feed-forward middle: `[gate|up]: [n, 2 width]` -> silu(gate) ⊙ up: `[n, width]`.
@@ -89,7 +103,7 @@ pub fn swiglu_backward(width: usize, gu: &[f32], gy: &[f32], ggu: &mut [f32]) {
     });
 }
 
-/// A row of its own: in one loop with the rows around it, the compiler makes no vectors of it.
+/// As [`geglu_row`].
 #[inline(always)]
 fn swiglu_backward_row((gate, up): (&[f32], &[f32]), gy: &[f32], (ggate, gup): (&mut [f32], &mut [f32])) {
     let n = gy.len();

@@ -1,6 +1,7 @@
 //! Dropout masks as functions of (seed, site, step, row, column): eight 16-bit numbers from each Philox block, sixteen
 //! blocks at a time. Nothing is stored; the backward pass makes the same mask again.
 
+use super::dispatch;
 use crate::rng::{Rng, Stream};
 
 /// Numbers made at once: 16 blocks of 8.
@@ -39,23 +40,28 @@ impl Site {
     }
 
     /// The factors (0 or [`scale`](Site::scale)) of one row, for columns `first .. first + out.len()`;
-    /// `first` must be a multiple of 8.
-    #[inline(always)]
+    /// `first` must be a multiple of 8. A function of its own, never a part of the loop around it, where the compiler would
+    /// make no vectors of it.
+    #[inline(never)]
     pub fn factors(&self, row: u32, first: u32, out: &mut [f32]) {
-        let scale = self.scale();
-        let threshold = u32::from(self.threshold);
-        let mut block = first / 8;
-        let mut chunks = out.chunks_exact_mut(STRIDE);
-        for chunk in &mut chunks {
-            self.fill(row, block, threshold, scale, chunk);
-            block += (STRIDE / 8) as u32;
-        }
-        let rest = chunks.into_remainder();
-        if !rest.is_empty() {
-            let mut last = [0.0; STRIDE];
-            self.fill(row, block, threshold, scale, &mut last);
-            rest.copy_from_slice(&last[..rest.len()]);
-        }
+        let (scale, threshold) = (self.scale(), u32::from(self.threshold));
+        dispatch(
+            #[inline(always)]
+            || {
+                let mut block = first / 8;
+                let mut chunks = out.chunks_exact_mut(STRIDE);
+                for chunk in &mut chunks {
+                    self.fill(row, block, threshold, scale, chunk);
+                    block += (STRIDE / 8) as u32;
+                }
+                let rest = chunks.into_remainder();
+                if !rest.is_empty() {
+                    let mut last = [0.0; STRIDE];
+                    self.fill(row, block, threshold, scale, &mut last);
+                    rest.copy_from_slice(&last[..rest.len()]);
+                }
+            },
+        );
     }
 
     /// Sixteen blocks side by side. Column 8 b + 2 w + half is half `half` of word w of block b.

@@ -130,20 +130,19 @@ fn fold(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Sum of `f(i)` over `0..len` in the fixed order of all our reductions.
+/// Sum of `f` over a slice in the fixed order of all our reductions.
 #[inline(always)]
-pub fn sum_by(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub fn sum_of(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let whole = len / LANES * LANES;
-    let mut base = 0;
-    while base < whole {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(base + lane);
+    let chunks = x.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for x in chunks {
+        for lane in 0..LANES {
+            lanes[lane] += f(x[lane]);
         }
-        base += LANES;
     }
-    for i in whole..len {
-        lanes[i - whole] += f(i);
+    for (lane, x) in rest.iter().enumerate() {
+        lanes[lane] += f(*x);
     }
     fold(lanes)
 }
@@ -151,10 +150,10 @@ pub fn sum_by(len: usize, f: impl Fn(usize) -> f32) -> f32 {
 /// Sum of a slice.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
-    sum_by(
-        x.len(),
+    sum_of(
+        x,
         #[inline(always)]
-        |i| x[i],
+        |x| x,
     )
 }
 

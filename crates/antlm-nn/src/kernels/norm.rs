@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::dropout::{Rows, Site};
-use super::math::{dot, fma, sum, sum_by};
+use super::math::{dot, fma, sum, sum_of};
 use super::{BLOCK, add_partials, dispatch};
 
 /// What belongs to a layer norm besides its input: y = residual + drop(γ x̂ + β).
@@ -70,10 +70,10 @@ pub fn layer_norm(
 pub fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let scale = 1.0 / x.len() as f32;
     let mean = sum(x) * scale;
-    let variance = sum_by(
-        x.len(),
+    let variance = sum_of(
+        x,
         #[inline(always)]
-        |i| (x[i] - mean) * (x[i] - mean),
+        |x| (x - mean) * (x - mean),
     ) * scale;
     (mean, 1.0 / (variance + eps).sqrt())
 }
