@@ -191,6 +191,7 @@ pub fn max(x: &[f32]) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dispatch;
     use super::*;
 
     fn points() -> impl Iterator<Item = f32> {
@@ -243,6 +244,50 @@ mod tests {
             [(1.0, 0.8413447461), (-1.0, -0.1586552539), (2.5, 2.4844758367), (-3.0, -0.0040496941), (0.0, 0.0)]
         {
             assert!((f64::from(gelu(x)) - want).abs() < 2e-7, "gelu({x}) = {}", gelu(x));
+        }
+    }
+
+    /// Every function of this file, as loops that may become vectors.
+    #[inline(always)]
+    fn everything(x: &[f32]) -> Vec<u32> {
+        let mut y = vec![0.0f32; 6 * x.len() + 5];
+        let (sums, values) = y.split_at_mut(5);
+        for (y, &x) in values.chunks_exact_mut(6).zip(x) {
+            let ((g, dg), (s, ds)) = (gelu_tanh(x), silu(x));
+            y.copy_from_slice(&[g, dg, s, ds, gelu(x), gelu_derivative(x)]);
+        }
+        sums.copy_from_slice(&[sum(x), dot(x, values), max(x), sum_of(x, |x| x * x), exp(x[1])]);
+        y.iter().map(|y| y.to_bits()).collect()
+    }
+
+    /// What a run computes does not depend on the processor: plain code, AVX2's and AVX-512's give the same bits.
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let x: Vec<f32> = points().step_by(7).collect();
+        let plain = everything(&x);
+        assert!(
+            plain
+                == dispatch(
+                    #[inline(always)]
+                    || everything(&x)
+                )
+        );
+        #[cfg(target_arch = "x86_64")]
+        for other in [
+            pulp::x86::V3::try_new().map(|arch| {
+                arch.vectorize(
+                    #[inline(always)]
+                    || everything(&x),
+                )
+            }),
+            pulp::x86::V4::try_new().map(|arch| {
+                arch.vectorize(
+                    #[inline(always)]
+                    || everything(&x),
+                )
+            }),
+        ] {
+            assert!(other.is_none_or(|other| other == plain));
         }
     }
 
