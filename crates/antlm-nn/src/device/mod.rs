@@ -52,7 +52,8 @@ impl Device {
         }
     }
 
-    /// The name of the arithmetic that products have on it: those of one name have the same bits.
+    /// The name of the arithmetic that products have on it: those of one name have the same bits on processors, or cards, of one
+    /// kind; those of two names have others.
     pub fn arithmetic(&self, precision: Precision) -> &'static str {
         match (precision, self) {
             (Precision::F32, _) => "f32",

@@ -158,10 +158,17 @@ impl<'a> Head<'a> {
         Mat::strided(&self.qkv[rows.start * 3 * d + part * d + self.head * h..], rows.len(), h, 3 * d)
     }
 
-    /// Part 0 = qᵖ, 1 = kᵖ: `[63, h]`.
+    /// The position rows of all distances between a query and a key that it sees. Products are made of these alone.
+    fn rows(&self) -> Range<usize> {
+        let most = i32::try_from(self.t.saturating_sub(1)).unwrap_or(i32::MAX);
+        let least = if self.spec.causal { 0 } else { -most };
+        relative_row(least)..relative_row(most) + 1
+    }
+
+    /// Part 0 = qᵖ, 1 = kᵖ of the rows that are seen: `[rows, h]`.
     fn position_part(&self, positions: &'a [f32], part: usize) -> Mat<'a> {
-        let (d, h) = (self.spec.d, self.width());
-        Mat::strided(&positions[part * d + self.head * h..], RELATIVE_ROWS, h, 2 * d)
+        let (d, h, rows) = (self.spec.d, self.width(), self.rows());
+        Mat::strided(&positions[rows.start * 2 * d + part * d + self.head * h..], rows.len(), h, 2 * d)
     }
 
     /// How many keys the rows below `end` can see.
@@ -172,7 +179,8 @@ impl<'a> Head<'a> {
     /// Qᵖ·K for the whole segment.
     fn prepare(&self, scratch: &mut Scratch) {
         if let Some(positions) = self.positions {
-            let p = MatMut::strided(&mut scratch.p, RELATIVE_ROWS, self.t, row_stride(self.t));
+            let (rows, stride) = (self.rows(), row_stride(self.t));
+            let p = MatMut::strided(&mut scratch.p[rows.start * stride..], rows.len(), self.t, stride);
             matmul(
                 p,
                 Into::Write,
@@ -198,7 +206,8 @@ impl<'a> Head<'a> {
             Threads::One,
         );
         let Some(positions) = self.positions else { return };
-        let c = MatMut::strided(&mut scratch.c, tile.len(), RELATIVE_ROWS, BUCKETS);
+        let rows = self.rows();
+        let c = MatMut::strided(&mut scratch.c[rows.start..], tile.len(), rows.len(), BUCKETS);
         matmul(c, Into::Write, self.precision, q, self.position_part(positions, 1).t(), Threads::One);
         let (c, p, stride) = (&scratch.c, &scratch.p, row_stride(self.t));
         dispatch(
@@ -422,11 +431,11 @@ struct Saved<'a> {
 
 fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions: &mut [f32], scratch: &mut Scratch) {
     let (d, h, heads, t, scale) = (part.spec.d, part.width(), part.spec.heads, part.t, part.spec.scale);
-    let stride = row_stride(t);
+    let (stride, rows) = (row_stride(t), part.rows());
     let column = part.head * h;
     part.prepare(scratch);
-    for x in scratch.dp.iter_mut() {
-        *x = 0.0;
+    if part.positions.is_some() {
+        scratch.dp[rows.start * stride..rows.end * stride].fill(0.0);
     }
     for start in (0..t).step_by(TILE) {
         let tile = start..(start + TILE).min(t);
@@ -511,7 +520,7 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
             Threads::One,
         );
         if let Some(positions) = part.positions {
-            let dc = Mat::strided(dc, tile.len(), RELATIVE_ROWS, BUCKETS);
+            let dc = Mat::strided(&dc[rows.start..], tile.len(), rows.len(), BUCKETS);
             matmul(
                 MatMut::strided(gq, tile.len(), h, 3 * d),
                 Into::Add,
@@ -520,15 +529,16 @@ fn head_backward(part: Head<'_>, saved: Saved<'_>, gqkv: &mut [f32], gpositions:
                 part.position_part(positions, 1),
                 Threads::One,
             );
-            let gkp = MatMut::strided(&mut gpositions[d + column..], RELATIVE_ROWS, h, 2 * d);
+            let gkp = &mut gpositions[rows.start * 2 * d + d + column..];
+            let gkp = MatMut::strided(gkp, rows.len(), h, 2 * d);
             matmul(gkp, Into::Add, part.precision, dc.t(), part.part(0, tile.clone()), Threads::One);
         }
     }
     if let Some(positions) = part.positions {
-        let dp = Mat::strided(&scratch.dp, RELATIVE_ROWS, t, stride);
+        let dp = Mat::strided(&scratch.dp[rows.start * stride..], rows.len(), t, stride);
         let gk = MatMut::strided(&mut gqkv[d + column..], t, h, 3 * d);
         matmul(gk, Into::Add, part.precision, dp.t(), part.position_part(positions, 0), Threads::One);
-        let gqp = MatMut::strided(&mut gpositions[column..], RELATIVE_ROWS, h, 2 * d);
+        let gqp = MatMut::strided(&mut gpositions[rows.start * 2 * d + column..], rows.len(), h, 2 * d);
         matmul(gqp, Into::Add, part.precision, dp, part.part(1, 0..t), Threads::One);
     }
 }

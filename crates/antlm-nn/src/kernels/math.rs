@@ -260,7 +260,8 @@ mod tests {
         y.iter().map(|y| y.to_bits()).collect()
     }
 
-    /// What a run computes does not depend on the processor: plain code, AVX2's and AVX-512's give the same bits.
+    /// These functions do not depend on the processor: plain code, AVX2's and, where there is one, AVX-512's give the same
+    /// bits.
     #[test]
     fn every_instruction_set_gives_the_same_bits() {
         let x: Vec<f32> = points().step_by(7).collect();

@@ -1,4 +1,4 @@
-//! The way back: every recorded operation's gradient, in reverse order, added to the flat buffer.
+//! The way back: every recorded operation's gradient, in reverse order, into the flat buffer.
 
 use super::flat::Flat;
 use super::forward::{linear_of, norm_of};

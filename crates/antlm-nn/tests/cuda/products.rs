@@ -20,9 +20,9 @@ fn rounded(x: &[f32]) -> Vec<f32> {
     x.iter().map(|x| f32::from_bits((x.to_bits() + 0x7fff + (x.to_bits() >> 16 & 1)) & 0xffff_0000)).collect()
 }
 
-/// Rows, columns in, columns out: odd ones, one row, one column, more than a tile.
-const SHAPES: [(usize, usize, usize); 6] =
-    [(1, 1, 1), (1, 64, 33), (7, 5, 3), (64, 16, 128), (33, 100, 1), (130, 54, 70)];
+/// Rows, columns in, columns out: odd ones, no row, one row, one column, more than a tile.
+const SHAPES: [(usize, usize, usize); 7] =
+    [(0, 5, 3), (1, 1, 1), (1, 64, 33), (7, 5, 3), (64, 16, 128), (33, 100, 1), (130, 54, 70)];
 
 #[test]
 fn linear_layers() {

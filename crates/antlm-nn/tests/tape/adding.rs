@@ -158,13 +158,13 @@ fn old_buffers_leave_no_trace() {
     }
 }
 
-/// Gradients that replace the buffer's content are the same bits as those added to zeros, whatever was there, also where
-/// operations share a parameter, have no rows, or use none of it.
+/// Gradients that replace the buffer's content equal those added to zeros, whatever was there, also where operations share
+/// a parameter, have no rows, or use none of it.
 #[test]
 fn fresh_gradients_need_no_clearing() {
     let mut flat = Flat::new(7);
     let (x, w, v, unused) = (flat.add(N, D, 1.0), flat.add(D, D, 0.5), flat.add(1, D, 1.0), flat.add(3, D, 1.0));
-    let tables = [D, D / 2, D / 3].map(|cols| flat.add(VOCAB, cols, 0.5));
+    let (tables, lone) = ([D, D / 2, D / 3].map(|cols| flat.add(VOCAB, cols, 0.5)), flat.add(D, D, 0.5));
     let (targets, ids) = (flat.below(N, VOCAB), flat.below(N, D));
     let mut pool = Pool::default();
     let mut all: Vec<Vec<(&str, Operation)>> = OPERATIONS.iter().map(|operation| vec![*operation]).collect();
@@ -179,6 +179,9 @@ fn fresh_gradients_need_no_clearing() {
                 let all = tape.param(x).unwrap();
                 let among = tape.embedding(&ids, w).unwrap();
                 let mixed = tape.linear(among, w, Some(v), Some(all)).unwrap();
+                let few = tape.gather(all, &picked).unwrap();
+                let few = tape.linear(few, lone, None, None).unwrap();
+                tape.classifier_loss(few, tables[0], None, &targets[..rows], 1.0, 0.0).unwrap();
                 for (_, operation) in operations {
                     let y = operation(&mut tape, mixed, w).unwrap();
                     let table = *tables.iter().find(|table| table.cols == y.cols).unwrap();
@@ -191,6 +194,7 @@ fn fresh_gradients_need_no_clearing() {
             let (added, fresh) = (pass(0.0, false), pass(f32::NAN, true));
             assert!(added == fresh && (rows == 0 || fresh[w.range()].iter().all(|g| *g != 0.0)), "{}", operations[0].0);
             assert!(fresh[unused.range()].iter().all(|g| *g == 0.0));
+            assert!(fresh[lone.range()].iter().all(|g| (*g == 0.0) == (rows == 0)));
         }
     }
 }

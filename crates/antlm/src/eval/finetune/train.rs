@@ -140,12 +140,12 @@ impl Job<'_> {
     ) -> Result<f64> {
         let weight = 1.0 / batch.len() as f32;
         let (mut sum, mut first) = (0.0, 0);
-        for part in passes(batch) {
+        for (i, part) in passes(batch).enumerate() {
             let rows = self.classifier.rows(part.iter().map(|example| &example.ids[..]), first);
             let tokens = rows.ids.len() as u32;
             let labels: Vec<u32> = part.iter().map(|example| example.label).collect();
             let tape = Tape::new(params, Some(grads.slice_mut()), Some(dropout), pool)?;
-            let mut tape = if first == 0 { tape.with_fresh_gradients() } else { tape };
+            let mut tape = if i == 0 { tape.with_fresh_gradients() } else { tape };
             let nll = self.classifier.loss(&mut tape, &rows, &labels, weight)?;
             tape.backward()?;
             first += tokens;
