@@ -126,6 +126,9 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     }
     let machine = machine(&programs, &cells, options);
     print!("{}", table(&programs, &cells)?);
+    if programs.len() > 1 {
+        print!("\n{}", ahead(&programs, &cells)?);
+    }
     println!("\n{machine}");
     if let Some(path) = &options.json {
         let runs: Vec<&Value> = cells.iter().flat_map(|cell| cell.runs.iter().flatten()).collect();
@@ -218,6 +221,35 @@ fn table(programs: &[Program], cells: &[Cell]) -> Result<String> {
     Ok(text)
 }
 
+/// A row a cell: each peer, of PyTorch the quicker of its ways in a round, against antlm and against the floor. The latter
+/// is how far ahead of that peer a program would be that did nothing but products.
+fn ahead(programs: &[Program], cells: &[Cell]) -> Result<String> {
+    let of = |kind: &'static str| {
+        let peers = (1..programs.len()).filter(|&index| programs[index].name.starts_with(kind));
+        (kind, peers.collect::<Vec<_>>())
+    };
+    let kinds: Vec<_> = ["torch", "burn"].map(of).into_iter().filter(|(_, peers)| !peers.is_empty()).collect();
+    let head = |kind| format!(" quickest {kind}/antlm (min-max) | {kind}/floor (min-max) |");
+    let heads: String = kinds.iter().map(|(kind, _)| head(kind)).collect();
+    let mut text = format!("| cell |{heads}\n|---|{}\n", "---|".repeat(2 * kinds.len()));
+    for cell in cells {
+        text += &format!("| {} {} |", cell.model, cell.objective);
+        for (_, peers) in &kinds {
+            let (mut ahead, mut beyond) = (Vec::new(), Vec::new());
+            for (round, floor) in cell.floors.iter().enumerate() {
+                let seconds = |index: usize| number(&cell.runs[index][round], "seconds_median");
+                let theirs = peers.iter().map(|&peer| seconds(peer)).collect::<Result<Vec<_>>>()?;
+                let theirs = theirs.into_iter().fold(f64::MAX, f64::min);
+                ahead.push(theirs / seconds(0)?);
+                beyond.push(theirs / floor.0);
+            }
+            text += &format!(" {} | {} |", spread(ahead.into_iter()), spread(beyond.into_iter()));
+        }
+        text += "\n";
+    }
+    Ok(text)
+}
+
 /// The median of some ratios, and between what they lie.
 pub fn spread(ratios: impl Iterator<Item = f64>) -> String {
     let ratios: Vec<f64> = ratios.collect();
@@ -274,5 +306,17 @@ mod tests {
             Some("| m clm | 1.000 | 2.000 | 2.00 (1.50-2.00) | 0.800 | 2.00 (1.25-2.00) | 1 | 50 % | 500 | 500 |")
         );
         assert!(number(&line(1.0), "tokens").is_err());
+
+        let runs = [[1.0, 2.0, 1.0], [2.0, 4.0, 1.5], [1.5, 6.0, 3.0], [4.0, 8.0, 2.0]];
+        let runs = runs.map(|runs| runs.map(line).to_vec()).to_vec();
+        let floors = vec![(0.5, 2e9), (1.0, 1e9), (0.5, 2e9)];
+        let cell = Cell { model: "m".into(), objective: "clm".into(), runs, products: [(product, 1)].into(), floors };
+        let programs = ["antlm", "torch", "torch.compile", "burn"].map(program);
+        let text = ahead(&programs, &[cell]).unwrap();
+        // The quicker of the two: 1.5, 4.0, 1.5.
+        assert!(
+            text.ends_with("| m clm | 1.50 (1.50-2.00) | 3.00 (3.00-4.00) | 4.00 (2.00-4.00) | 8.00 (4.00-8.00) |\n"),
+            "{text}"
+        );
     }
 }
