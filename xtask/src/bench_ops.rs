@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;
 
+use antlm::model::{Kind, Model};
+use antlm::recipe::Recipe;
 use antlm_nn::kernels::attention::{self, Backward, Operands, attention, attention_backward};
 use antlm_nn::kernels::classifier::{self, Classifier, classifier_loss};
 use antlm_nn::kernels::dropout::{Rows, Site};
@@ -26,9 +28,19 @@ use crate::bench_floor::large;
 /// Every fused operation against its own floor
 #[derive(Args)]
 #[command(after_help = "\
-Shapes are those of ltg-bert-small, and of babyllama-58m where only Llama has the operation: 8 x 128 tokens. The column
-\"a step\" says how long all calls of one clm step of ltg-bert-small take. Let nothing else run meanwhile.")]
+Shapes are those of a step of 8 x 128 tokens of the recipe, clm or mlm; the last column says how long all calls of a step
+take. What works on rows with a target alone behind the last attention is counted as if it worked on all, its products
+excepted. Let nothing else run meanwhile.
+Examples:
+  cargo xtask bench-ops
+  cargo xtask bench-ops --recipe babyllama-58m --objective mlm --bf16")]
 pub struct Options {
+    /// The model
+    #[arg(long, value_name = "NAME", default_value = "ltg-bert-small")]
+    recipe: String,
+    /// clm or mlm
+    #[arg(long, value_name = "NAME", default_value = "clm", value_parser = ["clm", "mlm"])]
+    objective: String,
     /// How often each operation is timed
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -39,18 +51,48 @@ pub struct Options {
 
 /// Tokens of a step.
 const N: usize = 1024;
-/// LTG-BERT small: width, heads, feed-forward width, vocabulary, layers, numbers.
-const D: usize = 384;
-const HEADS: usize = 6;
-const WIDE: usize = 1024;
-const VOCAB: usize = 16_384;
-const LAYERS: u32 = 12;
-const PARAMETERS: usize = 27_741_952;
+
+/// What a step of a model is made of.
+#[derive(Clone, Copy)]
+struct Sizes {
+    llama: bool,
+    causal: bool,
+    precision: Precision,
+    /// Width, heads, feed-forward width, vocabulary, layers, numbers.
+    d: usize,
+    heads: usize,
+    wide: usize,
+    vocab: usize,
+    layers: u32,
+    parameters: usize,
+    /// Rows with a target.
+    targets: usize,
+}
+
+impl Sizes {
+    fn new(options: &Options) -> Result<Sizes> {
+        let config = Recipe::load(&options.recipe, &[])?.config();
+        let (causal, bf16) = (options.objective == "clm", options.bf16);
+        Ok(Sizes {
+            llama: config.kind == Kind::Llama,
+            causal,
+            precision: if bf16 { Precision::Bf16 } else { Precision::F32 },
+            d: config.hidden,
+            heads: config.heads,
+            wide: config.intermediate,
+            vocab: config.vocab_size,
+            layers: config.layers as u32,
+            parameters: Model::new(&config)?.layout().len(),
+            // The last token of each of 8 segments has none; 15 % are masked.
+            targets: if causal { N - 8 } else { N * 15 / 100 },
+        })
+    }
+}
 
 /// An operation, ready to be run.
 struct Op {
     name: &'static str,
-    /// Calls in a clm step of ltg-bert-small.
+    /// Calls in a step.
     calls: u32,
     /// Values that it must read or write, each once, its products' not included.
     values: usize,
@@ -58,19 +100,21 @@ struct Op {
 }
 
 pub fn run(options: &Options) -> Result<()> {
-    let precision = if options.bf16 { Precision::Bf16 } else { Precision::F32 };
+    let sizes = Sizes::new(options)?;
+    let precision = sizes.precision;
     let rate = |precision| large(precision).operations() as f64 / fastest(options.rounds, &mut product(precision));
     let rates = [Precision::F32, precision].map(|precision| (precision, rate(precision)));
     let [f32, other] = rates.map(|(_, rate)| rate / 1e9);
     let bf16 = if options.bf16 { format!(", in bf16 {other:.0}") } else { String::new() };
+    println!("{} {}", options.recipe, options.objective);
     println!("a large product: {f32:.0} GFLOP/s{bf16}; {} threads\n", rayon::current_num_threads());
     let rates = BTreeMap::from(rates);
     println!(
-        "| operation | median ms | floor ms | times the floor | calls a step | ms a step |\n|---|---|---|---|---|---|"
+        "| operation | median ms | floor ms | times the floor | calls a step | ms a step | floor, ms a step |\n|---|---|---|---|---|---|---|"
     );
     let mut sweeps = BTreeMap::new();
     let (mut all, mut floors) = (0.0, 0.0);
-    for mut op in operations_of_a_step(precision) {
+    for mut op in operations_of_a_step(sizes) {
         (op.run)();
         let ((), found) = products(|| (op.run)());
         let seconds: Vec<f64> = (0..options.rounds).map(|_| time(&mut op.run)).collect();
@@ -81,18 +125,19 @@ pub fn run(options: &Options) -> Result<()> {
         });
         let calls = f64::from(op.calls);
         println!(
-            "| {} | {:.3} | {:.3} | {:.2} | {} | {:.1} |",
+            "| {} | {:.3} | {:.3} | {:.2} | {} | {:.1} | {:.1} |",
             op.name,
             seconds * 1e3,
             floor * 1e3,
             seconds / floor,
             op.calls,
-            calls * seconds * 1e3
+            calls * seconds * 1e3,
+            calls * floor * 1e3
         );
         all += calls * seconds;
         floors += calls * floor;
     }
-    println!("| all of a step | | | {:.2} | | {:.0} |", all / floors, all * 1e3);
+    println!("| all of a step | | | {:.2} | | {:.0} | {:.0} |", all / floors, all * 1e3, floors * 1e3);
     Ok(())
 }
 
@@ -148,27 +193,30 @@ fn op(name: &'static str, calls: u32, values: usize, run: impl FnMut() + 'static
     Op { name, calls, values, run: Box::new(run) }
 }
 
-fn operations_of_a_step(precision: Precision) -> Vec<Op> {
+fn operations_of_a_step(sizes: Sizes) -> Vec<Op> {
+    let Sizes { d, wide, layers, targets, precision, llama, .. } = sizes;
     let mut ops = vec![
-        linear("linear q, k, v", LAYERS, N, 3 * D, D, precision),
-        linear("linear out", LAYERS, N, D, D, precision),
-        linear("linear up and gate", LAYERS, N, 2 * WIDE, D, precision),
-        linear("linear down", LAYERS, N, D, WIDE, precision),
-        linear("linear of positions", LAYERS, RELATIVE_ROWS, 2 * D, D, precision),
-        linear("linear of the head", 1, N, D, D, precision),
+        linear("linear q, k, v", layers, N, 3 * d, d, precision),
+        linear("linear out", layers - 1, N, d, d, precision),
+        linear("linear up and gate", layers - 1, N, 2 * wide, d, precision),
+        linear("linear down", layers - 1, N, d, wide, precision),
+        linear("linear out of the last layer", 1, targets, d, d, precision),
+        linear("linear up and gate of the last layer", 1, targets, 2 * wide, d, precision),
+        linear("linear down of the last layer", 1, targets, d, wide, precision),
     ];
-    ops.extend(norms());
-    ops.extend(activations());
-    for (name, calls, causal, heads, d, relative, p) in [
-        ("attention of LTG-BERT, causal", LAYERS, true, HEADS, D, true, 0.1),
-        ("attention of LTG-BERT, both ways", 0, false, HEADS, D, true, 0.1),
-        ("attention of Llama, causal", 0, true, 8, 512, false, 0.0),
-        ("attention of Llama, both ways", 0, false, 8, 512, false, 0.0),
-    ] {
-        ops.extend(attentions(name, calls, causal, heads, d, relative, p, precision));
+    if llama {
+        ops.extend(rms_norms(sizes));
+        ops.extend(swiglu(sizes));
+        ops.push(rotary(sizes));
+    } else {
+        ops.push(linear("linear of positions", layers, RELATIVE_ROWS, 2 * d, d, precision));
+        ops.push(linear("linear of the head", 1, targets, d, d, precision));
+        ops.extend(layer_norms(sizes));
+        ops.extend(geglu(sizes));
     }
-    ops.push(classifier(precision));
-    ops.extend(whole_model());
+    ops.extend(attentions(sizes));
+    ops.push(classifier(sizes));
+    ops.extend(whole_model(sizes));
     ops
 }
 
@@ -176,102 +224,103 @@ fn site() -> Site {
     Site::new(Rng::new(1), 0, 0, 0.1).expect("it drops")
 }
 
-fn norms() -> Vec<Op> {
-    let (x, gy, gamma, beta) = (numbers(N * D), numbers(N * D), numbers(D), numbers(D));
-    let plain = LayerNorm { eps: 1e-7, affine: None, drop: None };
+fn layer_norms(Sizes { d, layers, .. }: Sizes) -> Vec<Op> {
+    let (x, gy, gamma, beta) = (numbers(N * d), numbers(N * d), numbers(d), numbers(d));
+    let plain = || LayerNorm { eps: 1e-7, affine: None, drop: None };
     let mut stats = vec![0.0; 2 * N];
-    let mut y = vec![0.0; N * D];
-    norm::layer_norm(plain, D, &x, None, &mut y, &mut stats);
+    let mut y = vec![0.0; N * d];
+    norm::layer_norm(plain(), d, &x, None, &mut y, &mut stats);
     let (saved, rows) = (stats.clone(), Rows::From(0));
     let mut ops = Vec::new();
     let (from, mut to, mut kept) = (x.clone(), y.clone(), stats.clone());
-    ops.push(op("layer norm", 2 * LAYERS + 2, 2 * N * D, move || {
-        norm::layer_norm(plain, D, &from, None, &mut to, &mut kept);
+    ops.push(op("layer norm", 2 * layers + 2, 2 * N * d, move || {
+        norm::layer_norm(plain(), d, &from, None, &mut to, &mut kept);
     }));
     let (from, gradient, kept, mut to) = (x.clone(), gy.clone(), saved.clone(), y.clone());
-    ops.push(op("layer norm, backward", 2 * LAYERS + 2, 3 * N * D, move || {
-        norm::layer_norm_backward(plain, D, &from, &kept, &gradient, &mut to, false, None);
+    ops.push(op("layer norm, backward", 2 * layers + 2, 3 * N * d, move || {
+        norm::layer_norm_backward(plain(), d, &from, &kept, &gradient, &mut to, false, None);
     }));
     let (from, mut to, mut kept, more) = (x.clone(), y.clone(), stats.clone(), gy.clone());
     let (g, b, places) = (gamma.clone(), beta.clone(), rows.clone());
-    ops.push(op("layer norm, scaled, dropped, added", LAYERS, 3 * N * D, move || {
-        let spec = LayerNorm { affine: Some((&g, &b)), drop: Some((site(), &places)), ..plain_of() };
-        norm::layer_norm(spec, D, &from, Some(&more), &mut to, &mut kept);
+    ops.push(op("layer norm, scaled, dropped, added", layers, 3 * N * d, move || {
+        let spec = LayerNorm { affine: Some((&g, &b)), drop: Some((site(), &places)), ..plain() };
+        norm::layer_norm(spec, d, &from, Some(&more), &mut to, &mut kept);
     }));
-    let (mut to, mut gg, mut gb) = (y, vec![0.0; D], vec![0.0; D]);
+    let (mut to, mut gg, mut gb) = (y, vec![0.0; d], vec![0.0; d]);
     let (from, gradient) = (x, gy);
-    ops.push(op("layer norm, scaled, dropped, added, backward", LAYERS, 3 * N * D, move || {
-        let spec = LayerNorm { affine: Some((&gamma, &beta)), drop: Some((site(), &rows)), ..plain_of() };
-        norm::layer_norm_backward(spec, D, &from, &saved, &gradient, &mut to, false, Some((&mut gg, &mut gb)));
+    ops.push(op("layer norm, scaled, dropped, added, backward", layers, 3 * N * d, move || {
+        let spec = LayerNorm { affine: Some((&gamma, &beta)), drop: Some((site(), &rows)), ..plain() };
+        norm::layer_norm_backward(spec, d, &from, &saved, &gradient, &mut to, false, Some((&mut gg, &mut gb)));
     }));
-    let (x, w, gy) = (numbers(N * 512), numbers(512), numbers(N * 512));
-    let (mut y, mut stats) = (vec![0.0; N * 512], vec![0.0; N]);
-    norm::rms_norm(512, 1e-5, &x, &w, &mut y, &mut stats);
+    ops
+}
+
+fn rms_norms(Sizes { d, layers, .. }: Sizes) -> [Op; 2] {
+    let (x, w, gy) = (numbers(N * d), numbers(d), numbers(N * d));
+    let (mut y, mut stats) = (vec![0.0; N * d], vec![0.0; N]);
+    norm::rms_norm(d, 1e-5, &x, &w, &mut y, &mut stats);
     let (from, scale, mut kept, mut to) = (x.clone(), w.clone(), stats.clone(), y.clone());
-    ops.push(op("RMS norm", 0, 2 * N * 512, move || norm::rms_norm(512, 1e-5, &from, &scale, &mut to, &mut kept)));
-    let mut gw = vec![0.0; 512];
-    ops.push(op("RMS norm, backward", 0, 3 * N * 512, move || {
-        norm::rms_norm_backward(512, &x, &w, &stats, &gy, &mut y, false, &mut gw);
-    }));
-    ops
+    let mut gw = vec![0.0; d];
+    [
+        op("RMS norm", 2 * layers + 1, 2 * N * d, move || norm::rms_norm(d, 1e-5, &from, &scale, &mut to, &mut kept)),
+        op("RMS norm, backward", 2 * layers + 1, 3 * N * d, move || {
+            norm::rms_norm_backward(d, &x, &w, &stats, &gy, &mut y, false, &mut gw);
+        }),
+    ]
 }
 
-fn plain_of<'a>() -> LayerNorm<'a> {
-    LayerNorm { eps: 1e-7, affine: None, drop: None }
+fn swiglu(Sizes { wide, layers, .. }: Sizes) -> [Op; 2] {
+    let (x, gz, mut z) = (numbers(2 * N * wide), numbers(N * wide), vec![0.0; N * wide]);
+    let (from, mut to) = (x.clone(), vec![0.0; 2 * N * wide]);
+    [
+        op("SwiGLU", layers, 3 * N * wide, move || activation::swiglu(wide, &from, &mut z)),
+        op("SwiGLU, backward", layers, 5 * N * wide, move || activation::swiglu_backward(wide, &x, &gz, &mut to)),
+    ]
 }
 
-fn activations() -> Vec<Op> {
-    let wide = N * WIDE;
-    let (ug, gz) = (numbers(2 * wide), numbers(wide));
-    let (mut z, mut stats, mut gug) = (vec![0.0; wide], vec![0.0; N], vec![0.0; 2 * wide]);
-    activation::geglu_norm(WIDE, 1e-7, &ug, &mut z, &mut stats);
-    let (x, y, kept, gradient) = (ug.clone(), z.clone(), stats.clone(), gz.clone());
-    let mut ops = vec![op("GEGLU and its norm, backward", LAYERS, 6 * wide, move || {
-        activation::geglu_norm_backward(WIDE, &x, &y, &kept, &gradient, &mut gug);
+fn rotary(Sizes { d, heads, layers, .. }: Sizes) -> Op {
+    let table = rope::Table::new(128, d / heads, 10_000.0);
+    let (positions, mut qkv): (Vec<u32>, _) = ((0..N as u32).map(|i| i % 128).collect(), numbers(N * 3 * d));
+    op("rotary positions", 2 * layers, 4 * N * d, move || {
+        rope::rope(&table, d, heads, &positions, &mut qkv, false);
+    })
+}
+
+/// GEGLU, and what else only LTG-BERT has.
+fn geglu(Sizes { d, wide, layers, .. }: Sizes) -> Vec<Op> {
+    let many = N * wide;
+    let (ug, gz) = (numbers(2 * many), numbers(many));
+    let (mut z, mut stats, mut gug) = (vec![0.0; many], vec![0.0; N], vec![0.0; 2 * many]);
+    activation::geglu_norm(wide, 1e-7, &ug, &mut z, &mut stats);
+    let (x, y, kept, gradient) = (ug.clone(), z.clone(), stats.clone(), gz);
+    let mut ops = vec![op("GEGLU and its norm, backward", layers, 6 * many, move || {
+        activation::geglu_norm_backward(wide, &x, &y, &kept, &gradient, &mut gug);
     })];
-    let x = ug.clone();
-    ops.push(op("GEGLU and its norm", LAYERS, 3 * wide, move || {
-        activation::geglu_norm(WIDE, 1e-7, &x, &mut z, &mut stats);
+    ops.push(op("GEGLU and its norm", layers, 3 * many, move || {
+        activation::geglu_norm(wide, 1e-7, &ug, &mut z, &mut stats);
     }));
-    let (x, mut y) = (ug.clone(), vec![0.0; wide]);
-    ops.push(op("SwiGLU", 0, 3 * wide, move || activation::swiglu(WIDE, &x, &mut y)));
-    let mut gug = vec![0.0; 2 * wide];
-    ops.push(op("SwiGLU, backward", 0, 5 * wide, move || activation::swiglu_backward(WIDE, &ug, &gz, &mut gug)));
-    let (x, gy, mut y) = (numbers(N * D), numbers(N * D), vec![0.0; N * D]);
+    let (x, gy, mut y) = (numbers(N * d), numbers(N * d), vec![0.0; N * d]);
     let from = x.clone();
-    ops.push(op("GELU", 1, 2 * N * D, move || activation::gelu_forward(&from, &mut y)));
-    let (from, gradient, mut gx) = (x.clone(), gy.clone(), vec![0.0; N * D]);
-    ops.push(op("GELU, backward", 1, 3 * N * D, move || activation::gelu_backward(&from, &gradient, &mut gx)));
-    let (from, rows, mut y) = (x.clone(), Rows::From(0), vec![0.0; N * D]);
-    ops.push(op("dropout, added", LAYERS, 3 * N * D, move || {
-        activation::dropout_add(D, Some((site(), &rows)), &from, Some(&gy), &mut y);
+    ops.push(op("GELU", 1, 2 * N * d, move || activation::gelu_forward(&from, &mut y)));
+    let (from, gradient, mut gx) = (x.clone(), gy.clone(), vec![0.0; N * d]);
+    ops.push(op("GELU, backward", 1, 3 * N * d, move || activation::gelu_backward(&from, &gradient, &mut gx)));
+    let (from, rows, mut y) = (x.clone(), Rows::From(0), vec![0.0; N * d]);
+    ops.push(op("dropout, added", layers, 3 * N * d, move || {
+        activation::dropout_add(d, Some((site(), &rows)), &from, Some(&gy), &mut y);
     }));
-    let (rows, mut y) = (Rows::From(0), vec![0.0; N * D]);
-    ops.push(op("dropout, backward", LAYERS, 2 * N * D, move || {
-        activation::dropout_add(D, Some((site(), &rows)), &x, None, &mut y);
+    let (rows, mut y) = (Rows::From(0), vec![0.0; N * d]);
+    ops.push(op("dropout, backward", layers, 2 * N * d, move || {
+        activation::dropout_add(d, Some((site(), &rows)), &x, None, &mut y);
     }));
-    let (gradient, mut sum) = (numbers(N * D), vec![0.0; N * D]);
-    ops.push(op("adding gradients", 2 * LAYERS, 3 * N * D, move || add_assign(&mut sum, &gradient)));
-    let (gradient, mut sums) = (numbers(N * 3 * D), vec![0.0; 3 * D]);
-    ops.push(op("gradient of a bias", LAYERS, N * 3 * D, move || add_column_sums(&gradient, &mut sums)));
-    let (table, positions): (_, Vec<u32>) =
-        (rope::Table::new(128, 64, 10_000.0), (0..N as u32).map(|i| i % 128).collect());
-    let mut qkv = numbers(N * 3 * 512);
-    ops.push(op("rotary positions", 0, 4 * N * 512, move || rope::rope(&table, 512, 8, &positions, &mut qkv, false)));
+    let (gradient, mut sum) = (numbers(N * d), vec![0.0; N * d]);
+    ops.push(op("adding gradients", 2 * layers, 3 * N * d, move || add_assign(&mut sum, &gradient)));
+    let (gradient, mut sums) = (numbers(N * 3 * d), vec![0.0; 3 * d]);
+    ops.push(op("gradient of a bias", layers, N * 3 * d, move || add_column_sums(&gradient, &mut sums)));
     ops
 }
 
-#[expect(clippy::too_many_arguments, reason = "what an attention is")]
-fn attentions(
-    name: &'static str,
-    calls: u32,
-    causal: bool,
-    heads: usize,
-    d: usize,
-    relative: bool,
-    p: f64,
-    precision: Precision,
-) -> [Op; 2] {
+fn attentions(Sizes { d, heads, layers, causal, precision, llama, .. }: Sizes) -> [Op; 2] {
+    let (relative, p) = if llama { (false, 0.0) } else { (true, 0.1) };
     let drop = Site::new(Rng::new(1), 1, 0, p).map(|site| (site, 0));
     let spec = attention::Spec { heads, d, scale: 0.05, causal, drop };
     let bounds: Vec<u32> = (0..=8).map(|i| i * 128).collect();
@@ -287,14 +336,14 @@ fn attentions(
     let forward = {
         let (qkv, positions, bounds) = (qkv.clone(), positions.clone(), bounds.clone());
         let (mut o, mut stats) = (o.clone(), stats.clone());
-        op(name, calls, 4 * N * d, move || {
+        op("attention", layers, 4 * N * d, move || {
             let operands = Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds, precision };
             attention(spec, operands, &mut o, &mut stats);
         })
     };
     let mut gqkv = vec![0.0; N * 3 * d];
     let mut gpositions = positions.clone();
-    let backward = op("the same, backward", calls, 8 * N * d, move || {
+    let backward = op("attention, backward", layers, 8 * N * d, move || {
         let operands = Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds, precision };
         let gpositions = gpositions.as_deref_mut();
         attention_backward(spec, operands, Backward { o: &o, stats: &stats, go: &go, gqkv: &mut gqkv, gpositions });
@@ -302,32 +351,32 @@ fn attentions(
     [forward, backward]
 }
 
-fn classifier(precision: Precision) -> Op {
-    let (rows, bias, table) = (N - 8, numbers(VOCAB), numbers(VOCAB * D));
-    let (x, targets) = (numbers(rows * D), (0..rows as u32).collect::<Vec<_>>());
-    let (mut gx, mut gtable, mut gbias) = (vec![0.0; rows * D], vec![0.0; VOCAB * D], vec![0.0; VOCAB]);
+fn classifier(Sizes { d, vocab, targets: rows, precision, llama, .. }: Sizes) -> Op {
+    let (bias, table) = (numbers(vocab), numbers(vocab * d));
+    let (x, targets) = (numbers(rows * d), (0..rows as u32).collect::<Vec<_>>());
+    let (mut gx, mut gtable, mut gbias) = (vec![0.0; rows * d], vec![0.0; vocab * d], vec![0.0; vocab]);
     let (mut nll, mut scratch) = (vec![0.0; rows], Vec::new());
     op("output layer and loss, with gradients", 1, 0, move || {
-        let layer = Classifier { d: D, table: &table, bias: Some(&bias), precision };
-        let (gx, table, bias) = (&mut gx[..], &mut gtable[..], Some(&mut gbias[..]));
+        let layer = Classifier { d, table: &table, bias: (!llama).then_some(&bias[..]), precision };
+        let (gx, table, bias) = (&mut gx[..], &mut gtable[..], (!llama).then_some(&mut gbias[..]));
         let grads = classifier::Grads { x: gx, table, add: false, bias, weight: 1e-3, z: 0.0 };
         classifier_loss(layer, &x, &targets, &mut nll, Some(grads), &mut scratch);
     })
 }
 
 /// What touches every number of the model once.
-fn whole_model() -> [Op; 2] {
+fn whole_model(Sizes { parameters, .. }: Sizes) -> [Op; 2] {
     let mut layout = Layout::default();
-    layout.add("all", &[PARAMETERS], Init::Zeros, true);
-    let (mut params, grads) = (numbers(PARAMETERS), numbers(PARAMETERS));
-    let (mut m, mut v) = (vec![0.0; PARAMETERS], vec![0.0; PARAMETERS]);
+    layout.add("all", &[parameters], Init::Zeros, true);
+    let (mut params, grads) = (numbers(parameters), numbers(parameters));
+    let (mut m, mut v) = (vec![0.0; parameters], vec![0.0; parameters]);
     let gradient = grads.clone();
     let adamw = Optimizer { rule: Rule::AdamW, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     [
-        op("norm of the gradients", 1, PARAMETERS, move || {
+        op("norm of the gradients", 1, parameters, move || {
             black_box(global_norm(&gradient));
         }),
-        op("AdamW", 1, 7 * PARAMETERS, move || {
+        op("AdamW", 1, 7 * parameters, move || {
             let update = Update { t: 1, lr: 1e-4, grad_scale: 1.0 };
             let of = State { params: &mut params, grads: &grads, m: &mut m, v: &mut v, average: None };
             adamw.step(&layout, of, update).expect("shapes fit");
