@@ -15,7 +15,8 @@ pub fn geglu_norm(width: usize, eps: f32, ug: &[f32], z: &mut [f32], stats: &mut
                 #[inline(always)]
                 || {
                     for ((z, ug), stat) in z.chunks_exact_mut(width).zip(ug.chunks_exact(2 * width)).zip(stats) {
-                        geglu_row(ug.split_at(width), z);
+                        let (u, g) = ug.split_at(width);
+                        gated_row(gelu_tanh, (g, u), z);
                         let (mean, inv) = moments(z, eps);
                         *stat = inv;
                         for z in z.iter_mut() {
@@ -28,13 +29,31 @@ pub fn geglu_norm(width: usize, eps: f32, ug: &[f32], z: &mut [f32], stats: &mut
     );
 }
 
-/// A row of its own: in one loop with the rows around it, the compiler makes no vectors of it.
+/// y = f(gate) ⊙ up for one row; `f` also gives its slope. A function of its own: in one loop with the rows around it, the
+/// compiler makes no vectors of it.
 #[inline(always)]
-fn geglu_row((u, g): (&[f32], &[f32]), z: &mut [f32]) {
-    let n = z.len();
-    let (u, g) = (&u[..n], &g[..n]);
+fn gated_row(f: impl Fn(f32) -> (f32, f32), (gate, up): (&[f32], &[f32]), y: &mut [f32]) {
+    let n = y.len();
+    let (gate, up) = (&gate[..n], &up[..n]);
     for i in 0..n {
-        z[i] = u[i] * gelu_tanh(g[i]).0;
+        y[i] = f(gate[i]).0 * up[i];
+    }
+}
+
+/// Backward of [`gated_row`].
+#[inline(always)]
+fn gated_backward_row(
+    f: impl Fn(f32) -> (f32, f32),
+    (gate, up): (&[f32], &[f32]),
+    gy: &[f32],
+    (ggate, gup): (&mut [f32], &mut [f32]),
+) {
+    let n = gy.len();
+    let (gate, up, ggate, gup) = (&gate[..n], &up[..n], &mut ggate[..n], &mut gup[..n]);
+    for i in 0..n {
+        let (y, slope) = f(gate[i]);
+        ggate[i] = gy[i] * up[i] * slope;
+        gup[i] = gy[i] * y;
     }
 }
 
@@ -50,23 +69,12 @@ pub fn geglu_norm_backward(width: usize, ug: &[f32], z: &[f32], stats: &[f32], g
                     let (u, g) = ug[row * 2 * width..(row + 1) * 2 * width].split_at(width);
                     let range = row * width..(row + 1) * width;
                     norm_backward_row(&gz[range.clone()], &z[range], stats[row], &mut h, false);
-                    geglu_backward_row((u, g), &h, gug.split_at_mut(width));
+                    let (gu, gg) = gug.split_at_mut(width);
+                    gated_backward_row(gelu_tanh, (g, u), &h, (gg, gu));
                 }
             },
         );
     });
-}
-
-/// As [`geglu_row`].
-#[inline(always)]
-fn geglu_backward_row((u, g): (&[f32], &[f32]), h: &[f32], (gu, gg): (&mut [f32], &mut [f32])) {
-    let n = h.len();
-    let (u, g, gu, gg) = (&u[..n], &g[..n], &mut gu[..n], &mut gg[..n]);
-    for i in 0..n {
-        let (y, slope) = gelu_tanh(g[i]);
-        gu[i] = h[i] * y;
-        gg[i] = h[i] * u[i] * slope;
-    }
 }
 
 /// Llama's feed-forward middle: `[gate|up]: [n, 2 width]` -> silu(gate) ⊙ up: `[n, width]`.
@@ -76,10 +84,7 @@ pub fn swiglu(width: usize, gu: &[f32], y: &mut [f32]) {
             #[inline(always)]
             || {
                 for (y, gu) in y.chunks_exact_mut(width).zip(gu.chunks_exact(2 * width)) {
-                    let (gate, up) = gu.split_at(width);
-                    for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
-                        *y = silu(*g).0 * u;
-                    }
+                    gated_row(silu, gu.split_at(width), y);
                 }
             },
         );
@@ -96,23 +101,11 @@ pub fn swiglu_backward(width: usize, gu: &[f32], gy: &[f32], ggu: &mut [f32]) {
                 for ((ggu, gu), gy) in
                     ggu.chunks_exact_mut(2 * width).zip(gu.chunks_exact(2 * width)).zip(gy.chunks_exact(width))
                 {
-                    swiglu_backward_row(gu.split_at(width), gy, ggu.split_at_mut(width));
+                    gated_backward_row(silu, gu.split_at(width), gy, ggu.split_at_mut(width));
                 }
             },
         );
     });
-}
-
-/// As [`geglu_row`].
-#[inline(always)]
-fn swiglu_backward_row((gate, up): (&[f32], &[f32]), gy: &[f32], (ggate, gup): (&mut [f32], &mut [f32])) {
-    let n = gy.len();
-    let (gate, up, ggate, gup) = (&gate[..n], &up[..n], &mut ggate[..n], &mut gup[..n]);
-    for i in 0..n {
-        let (y, slope) = silu(gate[i]);
-        ggate[i] = gy[i] * up[i] * slope;
-        gup[i] = gy[i] * y;
-    }
 }
 
 /// Elements that one task handles where rows do not matter.

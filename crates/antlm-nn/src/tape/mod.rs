@@ -2,7 +2,8 @@
 //!
 //! A value is a matrix `[rows, cols]` in a buffer of its own; buffers come from a [`Pool`] that outlives the tape, so
 //! that a step allocates nothing after the first. Gradients of values exist only between their last use and their
-//! origin; gradients of parameters are added to one flat buffer with the layout of the parameters, or take its place.
+//! origin; gradients of parameters are added to one flat buffer with the layout of the parameters, or replace
+//! what is in it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
