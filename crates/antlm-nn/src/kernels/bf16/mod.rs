@@ -1,5 +1,5 @@
-//! Products of operands rounded to bf16, summed in f32: by AVX512-BF16 where the processor has it, otherwise by rounding
-//! the operands and multiplying in f32. The two differ in the order of their sums, so they have different names.
+//! Products of operands rounded to bf16, summed in f32: by AMX or AVX512-BF16 where the processor has them, otherwise by
+//! rounding the operands and multiplying in f32. They differ in the order of their sums, so they have different names.
 
 use std::cell::Cell;
 
@@ -8,23 +8,80 @@ use rayon::prelude::*;
 use super::matmul::{Into, Mat, MatMut, Threads, multiply};
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
+#[cfg(target_arch = "x86_64")]
+mod pack;
 #[cfg(test)]
 mod tests;
 
+/// What multiplies bf16 numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Tiles of 16 x 16 sums.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+    /// Vectors of 16 sums.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// f32 arithmetic, with rounded operands.
+    F32,
+}
+
+impl Way {
+    /// All of them, the quickest first.
+    #[cfg(target_arch = "x86_64")]
+    const ALL: &[Way] = &[Way::Amx, Way::Avx512, Way::F32];
+    #[cfg(not(target_arch = "x86_64"))]
+    const ALL: &[Way] = &[Way::F32];
+
+    /// Those of this processor.
+    fn here() -> impl Iterator<Item = Way> {
+        Way::ALL.iter().copied().filter(|way| way.works())
+    }
+
+    /// Whether this processor has it.
+    fn works(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Way::Amx => amx::available(),
+            #[cfg(target_arch = "x86_64")]
+            Way::Avx512 => avx512(),
+            Way::F32 => true,
+        }
+    }
+}
+
+/// The quickest way of this processor.
+fn way() -> Way {
+    Way::here().next().unwrap_or(Way::F32)
+}
+
+/// Whether this processor has AVX512-BF16.
+#[cfg(target_arch = "x86_64")]
+fn avx512() -> bool {
+    std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
 /// Whether this processor multiplies bf16 numbers itself.
 pub fn native() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx512f")
-        && std::arch::is_x86_feature_detected!("avx512bw")
-        && std::arch::is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    way() != Way::F32
 }
 
 /// The name of the arithmetic that products in bf16 have on this processor: those of another name have other bits.
 pub fn arithmetic() -> &'static str {
-    if native() { "bf16-avx512" } else { "bf16-f32" }
+    match way() {
+        #[cfg(target_arch = "x86_64")]
+        Way::Amx => "bf16-amx",
+        #[cfg(target_arch = "x86_64")]
+        Way::Avx512 => "bf16-avx512",
+        Way::F32 => "bf16-f32",
+    }
 }
 
 /// The number of 8 significant bits next to `x`, of two the even one; NaN stays NaN.
@@ -37,11 +94,24 @@ pub fn round(x: f32) -> f32 {
 
 /// `c = a b` or `c += a b`, with both operands rounded.
 pub(super) fn product(c: MatMut<'_>, into: Into, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
-    #[cfg(target_arch = "x86_64")]
-    if native() {
-        return avx512::product(c, into, a, b, threads);
+    product_by(way(), c, into, a, b, threads);
+}
+
+/// The same in one way.
+///
+/// # Panics
+/// When this processor lacks it.
+fn product_by(way: Way, c: MatMut<'_>, into: Into, a: Mat<'_>, b: Mat<'_>, threads: Threads) {
+    assert!(way.works(), "a processor without {way:?}");
+    match way {
+        // SAFETY: the processor has the instructions (above).
+        #[cfg(target_arch = "x86_64")]
+        Way::Amx => unsafe { blocks::product::<amx::Amx>(c, into, a, b, threads) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Way::Avx512 => unsafe { blocks::product::<avx512::Avx512>(c, into, a, b, threads) },
+        Way::F32 => by_f32(c, into, a, b, threads),
     }
-    by_f32(c, into, a, b, threads);
 }
 
 thread_local! {

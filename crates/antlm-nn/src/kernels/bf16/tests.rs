@@ -14,18 +14,6 @@ fn on<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
 }
 
-type Multiply = fn(MatMut<'_>, Into, Mat<'_>, Mat<'_>, Threads);
-
-/// Both ways where this processor has them.
-fn ways() -> Vec<Multiply> {
-    let mut ways: Vec<Multiply> = vec![by_f32];
-    #[cfg(target_arch = "x86_64")]
-    if native() {
-        ways.push(avx512::product);
-    }
-    ways
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     rows: usize,
@@ -46,7 +34,7 @@ fn agrees(shape: Shape) {
     let start = stored(m, n, 3);
     let left = |i: usize, l: usize| if left_transposed { a[l * (m + gap) + i] } else { a[i * (k + gap) + l] };
     let right = |l: usize, j: usize| if right_transposed { b[j * (k + gap) + l] } else { b[l * (n + gap) + j] };
-    for multiply in ways() {
+    for way in Way::here() {
         let run = |threads| {
             on(threads, || {
                 let mut c = start.clone();
@@ -58,17 +46,17 @@ fn agrees(shape: Shape) {
                     Mat::strided(&b, k, n, n + gap)
                 };
                 let into = if add { Into::Add } else { Into::Write };
-                multiply(MatMut::strided(&mut c, m, n, n + gap), into, am, bm, Threads::All);
+                product_by(way, MatMut::strided(&mut c, m, n, n + gap), into, am, bm, Threads::All);
                 c
             })
         };
         let one = run(1);
-        assert!(one == run(2) && one == run(5), "{shape:?}: other bits on other threads");
+        assert!(one == run(2) && one == run(5), "{way:?} {shape:?}: other bits on other threads");
         for i in 0..m {
             for j in 0..n + gap {
                 let (got, before) = (one[i * (n + gap) + j], start[i * (n + gap) + j]);
                 if j >= n {
-                    assert_eq!(got, before, "{shape:?}: ({i}, {j}) lies outside");
+                    assert_eq!(got, before, "{way:?} {shape:?}: ({i}, {j}) lies outside");
                     continue;
                 }
                 let terms = || (0..k).map(|l| f64::from(round(left(i, l))) * f64::from(round(right(l, j))));
@@ -76,7 +64,7 @@ fn agrees(shape: Shape) {
                 let want = before + terms().sum::<f64>();
                 // Every one of k + 1 additions in f32 is off by at most 2^-24 of a sum that is at most this large.
                 let bound = (before.abs() + terms().map(f64::abs).sum::<f64>()) * (k + 2) as f64 * 2f64.powi(-24);
-                assert!((f64::from(got) - want).abs() <= bound, "{shape:?}: ({i}, {j}) is {got}, not {want}");
+                assert!((f64::from(got) - want).abs() <= bound, "{way:?} {shape:?}: ({i}, {j}) is {got}, not {want}");
             }
         }
     }
@@ -95,8 +83,17 @@ proptest! {
 
 #[test]
 fn sizes_around_tiles_panels_blocks_and_tasks() {
-    for (rows, cols, inner) in [(1, 1, 1), (12, 32, 512), (13, 33, 513), (11, 31, 511), (241, 65, 33), (600, 17, 1030)]
-    {
+    for (rows, cols, inner) in [
+        (1, 1, 1),
+        (12, 32, 512),
+        (13, 33, 513),
+        (11, 31, 511),
+        (32, 32, 1024),
+        (33, 48, 1025),
+        (241, 65, 33),
+        (600, 17, 1030),
+        (257, 32, 2049),
+    ] {
         for (left_transposed, right_transposed) in [(false, false), (false, true), (true, false), (true, true)] {
             agrees(Shape { rows, cols, inner, left_transposed, right_transposed, add: false, gap: 0 });
         }
@@ -104,18 +101,19 @@ fn sizes_around_tiles_panels_blocks_and_tasks() {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn an_entry_has_the_same_bits_whatever_lies_beside_it() {
-    if !native() {
-        return;
-    }
-    let (m, n, k) = (100, 90, 700);
+    let (m, n, k) = (100, 90, 1700);
     let (a, b) = (values(m * k, 1), values(k * n, 2));
-    let (right, mut whole, mut row) = (Mat::new(&b, k, n), vec![0.0; m * n], vec![0.0; n]);
-    avx512::product(MatMut::new(&mut whole, m, n), Into::Write, Mat::new(&a, m, k), right, Threads::One);
-    let left = Mat::new(&a[57 * k..][..k], 1, k);
-    avx512::product(MatMut::new(&mut row, 1, n), Into::Write, left, right, Threads::One);
-    assert_eq!(row, whole[57 * n..][..n]);
+    for way in Way::here().filter(|way| *way != Way::F32) {
+        for (into, start) in [(Into::Write, 0.0), (Into::Add, 0.3)] {
+            let (mut whole, mut part) = (vec![start; m * n], vec![start; 5]);
+            let right = Mat::new(&b, k, n);
+            product_by(way, MatMut::new(&mut whole, m, n), into, Mat::new(&a, m, k), right, Threads::One);
+            let (left, right) = (Mat::new(&a[57 * k..][..k], 1, k), Mat::strided(&b[40..], k, 5, n));
+            product_by(way, MatMut::new(&mut part, 1, 5), into, left, right, Threads::One);
+            assert_eq!(part, whole[57 * n + 40..][..5], "{way:?}");
+        }
+    }
 }
 
 #[test]
@@ -136,14 +134,17 @@ fn rounding_is_to_nearest_even() {
 
 #[test]
 fn what_is_no_number_stays_none() {
-    for multiply in ways() {
+    for way in Way::here() {
         for (x, y) in [(f32::NAN, 1.0), (f32::INFINITY, 0.0), (f32::from_bits(0x7f80_0001), 1.0)] {
             let mut c = [0.0];
-            multiply(MatMut::new(&mut c, 1, 1), Into::Write, Mat::new(&[x], 1, 1), Mat::new(&[y], 1, 1), Threads::One);
-            assert!(c[0].is_nan(), "{x} {y}: {}", c[0]);
+            let (left, right) = ([x], [y]);
+            let (left, right) = (Mat::new(&left, 1, 1), Mat::new(&right, 1, 1));
+            product_by(way, MatMut::new(&mut c, 1, 1), Into::Write, left, right, Threads::One);
+            assert!(c[0].is_nan(), "{way:?} {x} {y}: {}", c[0]);
         }
         let mut c = [0.0];
-        multiply(
+        product_by(
+            way,
             MatMut::new(&mut c, 1, 1),
             Into::Write,
             Mat::new(&[f32::MAX], 1, 1),
