@@ -9,6 +9,7 @@ use super::{
 use crate::Result;
 use crate::kernels::attention::{self, Backward, Operands, Spec};
 use crate::kernels::classifier;
+use crate::kernels::lines::Lines;
 use crate::kernels::matmul::{Into, Mat, MatMut, Threads, matmul};
 use crate::kernels::past::{self, Past};
 use crate::kernels::rope::{self, Table};
@@ -26,11 +27,11 @@ impl Operations for Cpu {
     }
 
     fn room(&self, len: usize) -> Result<Buffer> {
-        Ok(Buffer::Host(Vec::with_capacity(len)))
+        Ok(Buffer::Host(Lines::with_capacity(len)))
     }
 
     fn buffer(&self, values: Vec<f32>) -> Result<Buffer> {
-        Ok(Buffer::Host(values))
+        Ok(values.into())
     }
 
     fn clear(&self, x: SliceMut<'_>) -> Result<()> {
@@ -257,7 +258,7 @@ impl Operations for Cpu {
             let ClassifierGrads { x, table, add, bias, weight, z } = of;
             classifier::Grads { x: x.host(), table: table.host(), add, bias: bias.map(SliceMut::host), weight, z }
         });
-        classifier::classifier_loss(layer, x.host(), targets, nll, grads, logits.vec());
+        classifier::classifier_loss(layer, x.host(), targets, nll, grads, logits.lines());
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::cuda::{Memory, View};
+use crate::kernels::lines::Lines;
 use crate::{Error, Result};
 
 /// A mistake of the engine's: whoever begins a pass is checked (`Tape::new`), and everything else comes from its pool.
@@ -13,7 +14,7 @@ const ELSEWHERE: &str = "values of another device than the operation's";
 #[derive(Debug)]
 pub enum Buffer {
     /// In the memory of this process.
-    Host(Vec<f32>),
+    Host(Lines),
     /// On a card.
     Card(Memory),
 }
@@ -21,13 +22,13 @@ pub enum Buffer {
 impl Default for Buffer {
     /// No values, in the memory of this process.
     fn default() -> Buffer {
-        Buffer::Host(Vec::new())
+        Buffer::Host(Lines::default())
     }
 }
 
 impl From<Vec<f32>> for Buffer {
     fn from(values: Vec<f32>) -> Buffer {
-        Buffer::Host(values)
+        Buffer::Host(Lines::from(&values[..]))
     }
 }
 
@@ -56,16 +57,16 @@ impl Buffer {
     /// Makes it `len` values long, at most its capacity; what new ones are is anybody's guess.
     pub(crate) fn set_len(&mut self, len: usize) {
         match self {
-            Buffer::Host(values) => values.resize(len, 0.0),
+            Buffer::Host(values) => values.set_len(len),
             Buffer::Card(memory) => memory.set_len(len),
         }
     }
 
-    /// The values in the memory of this process, which may become more.
+    /// The values in the memory of this process, which may become more; what new ones are is anybody's guess.
     ///
     /// # Panics
     /// For those of a card.
-    pub(crate) fn vec(&mut self) -> &mut Vec<f32> {
+    pub(crate) fn lines(&mut self) -> &mut Lines {
         match self {
             Buffer::Host(values) => values,
             Buffer::Card(_) => panic!("{ELSEWHERE}"),

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::dispatch;
 use super::dropout::{HEAD_COLUMNS, Site};
+use super::lines::Lines;
 use super::math::{dot, exp, fma, max, sum};
 use super::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use crate::relative::{RELATIVE_ROWS, relative_row};
@@ -103,24 +104,24 @@ fn row_stride(t: usize) -> usize {
 /// Buffers of one task, for segments of at most `t` rows.
 struct Scratch {
     /// Weights, `[TILE, t]`.
-    s: Vec<f32>,
+    s: Lines,
     /// Gradients of the weights, `[TILE, t]`.
-    ds: Vec<f32>,
+    ds: Lines,
     /// Dropout factors of a row, `[t]`.
     keep: Vec<f32>,
     /// Q·Kᵖ of a tile, `[TILE, BUCKETS]`, and its gradient.
-    c: Vec<f32>,
-    dc: Vec<f32>,
+    c: Lines,
+    dc: Lines,
     /// Qᵖ·K of a segment, `[63, t]` with rows [`row_stride`] apart, and its gradient.
-    p: Vec<f32>,
-    dp: Vec<f32>,
+    p: Lines,
+    dp: Lines,
 }
 
 impl Scratch {
     fn new(t: usize, backward: bool, relative: bool) -> Scratch {
-        let room = |wanted: bool, len: usize| if wanted { vec![0.0; len] } else { Vec::new() };
+        let room = |wanted: bool, len: usize| Lines::zeros(if wanted { len } else { 0 });
         Scratch {
-            s: vec![0.0; TILE * t],
+            s: Lines::zeros(TILE * t),
             ds: room(backward, TILE * t),
             keep: vec![1.0; t],
             c: room(relative, TILE * BUCKETS),

@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use super::lines::Lines;
 use super::math::{exp, ln, max, sum};
 use super::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use super::{add_column_sums, dispatch};
@@ -51,13 +52,13 @@ pub fn classifier_loss(
     targets: &[u32],
     nll: &mut [f32],
     mut grads: Option<Grads<'_>>,
-    scratch: &mut Vec<f32>,
+    scratch: &mut Lines,
 ) {
     let d = layer.d;
     let vocab = layer.table.len() / d;
     let tile = TILE.min(targets.len()) * vocab;
     if scratch.len() < tile {
-        scratch.resize(tile, 0.0);
+        scratch.set_len(tile);
     }
     if let Some(grads) = &mut grads
         && targets.is_empty()

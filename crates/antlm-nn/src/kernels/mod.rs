@@ -6,6 +6,7 @@ pub mod attention;
 pub mod bf16;
 pub mod classifier;
 pub mod dropout;
+pub mod lines;
 pub mod math;
 pub mod matmul;
 pub mod norm;

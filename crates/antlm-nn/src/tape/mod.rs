@@ -374,9 +374,9 @@ mod tests {
         }
         // Nearly the same size: the same buffer.
         let mut buffer = pool.take(1000).unwrap();
-        let place = buffer.vec().as_ptr();
+        let place = buffer.lines().as_ptr();
         pool.give(buffer);
-        assert_eq!(pool.take(990).unwrap().vec().as_ptr(), place);
+        assert_eq!(pool.take(990).unwrap().lines().as_ptr(), place);
     }
 
     #[test]

@@ -43,6 +43,11 @@ fn permitted() -> bool {
     false
 }
 
+/// As how many pairs a block of `len` entries is packed.
+fn pairs(len: usize) -> usize {
+    len.div_ceil(2).next_multiple_of(STEP)
+}
+
 /// The instructions.
 pub(super) struct Amx;
 
@@ -53,12 +58,12 @@ impl Kernel for Amx {
     /// Its tiles are 512 KiB.
     const TASK: usize = 256;
 
-    fn pairs(len: usize) -> usize {
-        len.div_ceil(2).next_multiple_of(STEP)
+    fn panel(len: usize) -> usize {
+        2 * pairs(len)
     }
 
     unsafe fn pack_panels(b: Mat<'_>, block: Range<usize>, cols: Range<usize>, panels: *mut Line) {
-        let (pairs, packed, parts) = (Self::pairs(block.len()), block.len().div_ceil(2), cols.len().div_ceil(16));
+        let (pairs, packed, parts) = (pairs(block.len()), block.len().div_ceil(2), cols.len().div_ceil(16));
         let place = |part: usize| panels.cast::<i32>().wrapping_add(part * pairs * 16);
         // SAFETY: as the trait says: there is room for `pairs` lines of each part.
         unsafe {
@@ -78,7 +83,7 @@ impl Kernel for Amx {
         panels: &[Line],
         tiles: &mut Vec<Line>,
     ) {
-        let pairs = Self::pairs(block.len());
+        let pairs = pairs(block.len());
         let tiles = room(tiles, rows.len().next_multiple_of(ROWS) * pairs / 16).as_mut_ptr();
         let mut edge = [0.0f32; ROWS * COLS];
         // SAFETY: the processor has the instructions (the caller), and there is room for all tiles.
@@ -95,6 +100,7 @@ impl Kernel for Amx {
                 unsafe {
                     let tiles = tiles.add(two * ROWS * pairs / 16);
                     if (height, width) == (ROWS, COLS) {
+                        will_be_written(place, c.stride);
                         tile_products(place, c.stride, add, tiles, panel, pairs / STEP);
                         continue;
                     }
@@ -136,6 +142,21 @@ unsafe fn configure() {
     };
     // SAFETY: the caller says so; the configuration is the manual's 64 bytes for palette 1.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &ALL, options(nostack, readonly, preserves_flags)) };
+}
+
+/// Fetches 32 x 32 entries of the destination while their sums are made: to wait for them at the end takes as long again.
+///
+/// # Safety
+/// The entries must be there.
+#[inline]
+unsafe fn will_be_written(c: *mut f32, stride: usize) {
+    for row in 0..ROWS {
+        // SAFETY: the caller says so; nothing is changed.
+        unsafe {
+            let row = c.add(row * stride);
+            asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) row, options(nostack, readonly, preserves_flags));
+        }
+    }
 }
 
 /// `c = a b` or `c += a b` for 32 x 32 entries: two tiles of rows, one behind the other, of `steps` KiB each, and two of columns.

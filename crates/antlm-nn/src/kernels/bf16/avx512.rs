@@ -22,12 +22,12 @@ impl Kernel for Avx512 {
     /// Its tiles are 240 KiB.
     const TASK: usize = 20 * ROWS;
 
-    fn pairs(len: usize) -> usize {
-        len.div_ceil(2)
+    fn panel(len: usize) -> usize {
+        2 * len.div_ceil(2)
     }
 
     unsafe fn pack_panels(b: Mat<'_>, block: Range<usize>, cols: Range<usize>, panels: *mut Line) {
-        let (pairs, out) = (Self::pairs(block.len()), panels.cast::<i32>());
+        let (pairs, out) = (block.len().div_ceil(2), panels.cast::<i32>());
         let place = |part: usize| out.wrapping_add(part / 2 * pairs * COLS + part % 2 * 16);
         // SAFETY: as the trait says; pair by pair there is room for 32 pairs in each panel.
         unsafe { pack_pairs(b, block, cols, 16, place, COLS) }

@@ -1,4 +1,5 @@
-//! How a product in bf16 is cut into blocks, panels and tasks, whatever instructions then multiply them.
+//! How a product in bf16 is cut into blocks, panels and tasks, whatever instructions then multiply them: the right operand is packed
+//! in panels of [`COLS`] columns, the left one, by each task for itself, in tiles of rows.
 //!
 //! Every entry is the sum over blocks of [`Kernel::INNER`] in order, wherever it lies and whichever thread makes it: its
 //! bits depend neither on the number of threads nor on the other rows and columns.
@@ -27,10 +28,10 @@ pub(super) trait Kernel {
     /// Most rows of a task: a multiple of [`Kernel::ROWS`] that stays in the second-level cache while it goes over the panels.
     const TASK: usize;
 
-    /// As how many pairs a block of `len` entries is packed.
-    fn pairs(len: usize) -> usize;
+    /// How many lines a panel takes whose block has `len` entries.
+    fn panel(len: usize) -> usize;
 
-    /// Packs the rows `block` and the columns `cols`, which begin a panel, into panels of `2 * pairs` lines.
+    /// Packs the rows `block` and the columns `cols`, which begin a panel, into panels.
     ///
     /// # Safety
     /// The processor must have the instructions, and there must be room for every panel.
@@ -98,19 +99,19 @@ pub(super) unsafe fn product<K: Kernel>(c: MatMut<'_>, into: Into, a: Mat<'_>, b
     let mut kept = PANELS.take();
     for start in (0..inner).step_by(K::INNER) {
         let block = start..inner.min(start + K::INNER);
-        let pairs = K::pairs(block.len());
-        let panels = room(&mut kept, cols.div_ceil(COLS) * 2 * pairs);
+        let panel = K::panel(block.len());
+        let panels = room(&mut kept, cols.div_ceil(COLS) * panel);
         // Several panels side by side, as their rows lie side by side, but some for each thread.
         let some = (cols.div_ceil(COLS) / (2 * workers)).clamp(1, 8);
         let pack = |(chunk, lines): (usize, &mut [Line])| {
             let first = chunk * some * COLS;
-            // SAFETY: the processor has the instructions (the caller), and each panel has room for two lines a pair.
+            // SAFETY: the processor has the instructions (the caller), and there is room for these panels.
             unsafe { K::pack_panels(b, block.clone(), first..cols.min(first + some * COLS), lines.as_mut_ptr()) }
         };
         if workers == 1 {
-            panels.chunks_mut(some * 2 * pairs).enumerate().for_each(pack);
+            panels.chunks_mut(some * panel).enumerate().for_each(pack);
         } else {
-            panels.par_chunks_mut(some * 2 * pairs).enumerate().for_each(pack);
+            panels.par_chunks_mut(some * panel).enumerate().for_each(pack);
         }
         let (panels, add) = (&*panels, into == Into::Add || start > 0);
         let task = |task: usize| {

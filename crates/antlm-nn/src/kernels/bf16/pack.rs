@@ -136,7 +136,7 @@ unsafe fn pair_of_rows(from: Mat<'_>, k: usize, end: usize, j: usize, inside: __
 }
 
 /// Rows become columns.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f")]
 #[inline]
 fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     let mut two = rows;
