@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use antlm::bench::{Options, Steps};
 use antlm::recipe::Recipe;
+use antlm_nn::kernels::lines::Lines;
 use antlm_nn::kernels::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use antlm_nn::kernels::work::{Product, Products, products};
 use anyhow::{Context, Result, bail};
@@ -54,8 +55,12 @@ pub fn seconds(products: &Products, precision: Precision, peer: Option<&Peer>) -
 /// The fastest of some products of this shape as antlm makes them.
 fn ours(product: &Product) -> f64 {
     let Product { rows, cols, inner, left_transposed, right_transposed, spread, precision } = *product;
-    let (a, b) = (vec![0.5_f32; rows * inner], vec![0.25_f32; inner * cols]);
-    let mut c = vec![0.0; rows * cols];
+    let filled = |len, value| {
+        let mut numbers = Lines::zeros(len);
+        numbers.fill(value);
+        numbers
+    };
+    let (a, b, mut c) = (filled(rows * inner, 0.5), filled(inner * cols, 0.25), filled(rows * cols, 0.0));
     let a = if left_transposed { Mat::new(&a, inner, rows).t() } else { Mat::new(&a, rows, inner) };
     let b = if right_transposed { Mat::new(&b, cols, inner).t() } else { Mat::new(&b, inner, cols) };
     let threads = if spread { Threads::All } else { Threads::One };

@@ -10,6 +10,7 @@ use antlm::recipe::Recipe;
 use antlm_nn::kernels::attention::{self, Backward, Operands, attention, attention_backward};
 use antlm_nn::kernels::classifier::{self, Classifier, classifier_loss};
 use antlm_nn::kernels::dropout::{Rows, Site};
+use antlm_nn::kernels::lines::Lines;
 use antlm_nn::kernels::matmul::{Into, Mat, MatMut, Precision, Threads, matmul};
 use antlm_nn::kernels::norm::{self, LayerNorm};
 use antlm_nn::kernels::work::{Product, products};
@@ -153,7 +154,7 @@ fn fastest(rounds: u32, run: &mut dyn FnMut()) -> f64 {
 
 /// Seconds to change `values / 2` values where they are, which reads and writes `values`; on all threads.
 fn sweep(values: usize, rounds: u32) -> f64 {
-    let mut x = vec![1.0_f32; values / 2];
+    let mut x = Lines::zeros(values / 2);
     let chunk = (values / 2).div_ceil(4 * rayon::current_num_threads()).max(1);
     let mut run = || {
         x.par_chunks_mut(chunk).for_each(|x| x.iter_mut().for_each(|x| *x += 1.0));
@@ -162,14 +163,18 @@ fn sweep(values: usize, rounds: u32) -> f64 {
     fastest(rounds, &mut run)
 }
 
-fn numbers(len: usize) -> Vec<f32> {
-    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0).collect()
+fn numbers(len: usize) -> Lines {
+    let mut numbers = Lines::zeros(len);
+    for (i, x) in (0u32..).zip(numbers.iter_mut()) {
+        *x = (i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
+    }
+    numbers
 }
 
 /// The large product.
 fn product(precision: Precision) -> impl FnMut() {
     let Product { rows, cols, inner, .. } = large(precision);
-    let (a, b, mut c) = (numbers(rows * inner), numbers(cols * inner), vec![0.0; rows * cols]);
+    let (a, b, mut c) = (numbers(rows * inner), numbers(cols * inner), Lines::zeros(rows * cols));
     move || {
         let (a, b) = (Mat::new(&a, rows, inner), Mat::new(&b, cols, inner).t());
         matmul(MatMut::new(&mut c, rows, cols), Into::Write, precision, a, b, Threads::All);
@@ -179,7 +184,7 @@ fn product(precision: Precision) -> impl FnMut() {
 /// Forward, gradient of the weight and gradient of the input of a linear layer.
 fn linear(name: &'static str, calls: u32, rows: usize, out: usize, inner: usize, precision: Precision) -> Op {
     let (x, w, gy) = (numbers(rows * inner), numbers(out * inner), numbers(rows * out));
-    let (mut y, mut gx, mut gw) = (vec![0.0; rows * out], vec![0.0; rows * inner], vec![0.0; out * inner]);
+    let (mut y, mut gx, mut gw) = (Lines::zeros(rows * out), Lines::zeros(rows * inner), Lines::zeros(out * inner));
     let run = move || {
         let (x, w, g) = (Mat::new(&x, rows, inner), Mat::new(&w, out, inner), Mat::new(&gy, rows, out));
         matmul(MatMut::new(&mut y, rows, out), Into::Write, precision, x, w.t(), Threads::All);
@@ -227,8 +232,8 @@ fn site() -> Site {
 fn layer_norms(Sizes { d, layers, .. }: Sizes) -> Vec<Op> {
     let (x, gy, gamma, beta) = (numbers(N * d), numbers(N * d), numbers(d), numbers(d));
     let plain = || LayerNorm { eps: 1e-7, affine: None, drop: None };
-    let mut stats = vec![0.0; 2 * N];
-    let mut y = vec![0.0; N * d];
+    let mut stats = Lines::zeros(2 * N);
+    let mut y = Lines::zeros(N * d);
     norm::layer_norm(plain(), d, &x, None, &mut y, &mut stats);
     let (saved, rows) = (stats.clone(), Rows::From(0));
     let mut ops = Vec::new();
@@ -246,7 +251,7 @@ fn layer_norms(Sizes { d, layers, .. }: Sizes) -> Vec<Op> {
         let spec = LayerNorm { affine: Some((&g, &b)), drop: Some((site(), &places)), ..plain() };
         norm::layer_norm(spec, d, &from, Some(&more), &mut to, &mut kept);
     }));
-    let (mut to, mut gg, mut gb) = (y, vec![0.0; d], vec![0.0; d]);
+    let (mut to, mut gg, mut gb) = (y, Lines::zeros(d), Lines::zeros(d));
     let (from, gradient) = (x, gy);
     ops.push(op("layer norm, scaled, dropped, added, backward", layers, 3 * N * d, move || {
         let spec = LayerNorm { affine: Some((&gamma, &beta)), drop: Some((site(), &rows)), ..plain() };
@@ -257,10 +262,10 @@ fn layer_norms(Sizes { d, layers, .. }: Sizes) -> Vec<Op> {
 
 fn rms_norms(Sizes { d, layers, .. }: Sizes) -> [Op; 2] {
     let (x, w, gy) = (numbers(N * d), numbers(d), numbers(N * d));
-    let (mut y, mut stats) = (vec![0.0; N * d], vec![0.0; N]);
+    let (mut y, mut stats) = (Lines::zeros(N * d), Lines::zeros(N));
     norm::rms_norm(d, 1e-5, &x, &w, &mut y, &mut stats);
     let (from, scale, mut kept, mut to) = (x.clone(), w.clone(), stats.clone(), y.clone());
-    let mut gw = vec![0.0; d];
+    let mut gw = Lines::zeros(d);
     [
         op("RMS norm", 2 * layers + 1, 2 * N * d, move || norm::rms_norm(d, 1e-5, &from, &scale, &mut to, &mut kept)),
         op("RMS norm, backward", 2 * layers + 1, 3 * N * d, move || {
@@ -270,8 +275,8 @@ fn rms_norms(Sizes { d, layers, .. }: Sizes) -> [Op; 2] {
 }
 
 fn swiglu(Sizes { wide, layers, .. }: Sizes) -> [Op; 2] {
-    let (x, gz, mut z) = (numbers(2 * N * wide), numbers(N * wide), vec![0.0; N * wide]);
-    let (from, mut to) = (x.clone(), vec![0.0; 2 * N * wide]);
+    let (x, gz, mut z) = (numbers(2 * N * wide), numbers(N * wide), Lines::zeros(N * wide));
+    let (from, mut to) = (x.clone(), Lines::zeros(2 * N * wide));
     [
         op("SwiGLU", layers, 3 * N * wide, move || activation::swiglu(wide, &from, &mut z)),
         op("SwiGLU, backward", layers, 5 * N * wide, move || activation::swiglu_backward(wide, &x, &gz, &mut to)),
@@ -290,7 +295,7 @@ fn rotary(Sizes { d, heads, layers, .. }: Sizes) -> Op {
 fn geglu(Sizes { d, wide, layers, .. }: Sizes) -> Vec<Op> {
     let many = N * wide;
     let (ug, gz) = (numbers(2 * many), numbers(many));
-    let (mut z, mut stats, mut gug) = (vec![0.0; many], vec![0.0; N], vec![0.0; 2 * many]);
+    let (mut z, mut stats, mut gug) = (Lines::zeros(many), Lines::zeros(N), Lines::zeros(2 * many));
     activation::geglu_norm(wide, 1e-7, &ug, &mut z, &mut stats);
     let (x, y, kept, gradient) = (ug.clone(), z.clone(), stats.clone(), gz);
     let mut ops = vec![op("GEGLU and its norm, backward", layers, 6 * many, move || {
@@ -299,22 +304,22 @@ fn geglu(Sizes { d, wide, layers, .. }: Sizes) -> Vec<Op> {
     ops.push(op("GEGLU and its norm", layers, 3 * many, move || {
         activation::geglu_norm(wide, 1e-7, &ug, &mut z, &mut stats);
     }));
-    let (x, gy, mut y) = (numbers(N * d), numbers(N * d), vec![0.0; N * d]);
+    let (x, gy, mut y) = (numbers(N * d), numbers(N * d), Lines::zeros(N * d));
     let from = x.clone();
     ops.push(op("GELU", 1, 2 * N * d, move || activation::gelu_forward(&from, &mut y)));
-    let (from, gradient, mut gx) = (x.clone(), gy.clone(), vec![0.0; N * d]);
+    let (from, gradient, mut gx) = (x.clone(), gy.clone(), Lines::zeros(N * d));
     ops.push(op("GELU, backward", 1, 3 * N * d, move || activation::gelu_backward(&from, &gradient, &mut gx)));
-    let (from, rows, mut y) = (x.clone(), Rows::From(0), vec![0.0; N * d]);
+    let (from, rows, mut y) = (x.clone(), Rows::From(0), Lines::zeros(N * d));
     ops.push(op("dropout, added", layers, 3 * N * d, move || {
         activation::dropout_add(d, Some((site(), &rows)), &from, Some(&gy), &mut y);
     }));
-    let (rows, mut y) = (Rows::From(0), vec![0.0; N * d]);
+    let (rows, mut y) = (Rows::From(0), Lines::zeros(N * d));
     ops.push(op("dropout, backward", layers, 2 * N * d, move || {
         activation::dropout_add(d, Some((site(), &rows)), &x, None, &mut y);
     }));
-    let (gradient, mut sum) = (numbers(N * d), vec![0.0; N * d]);
+    let (gradient, mut sum) = (numbers(N * d), Lines::zeros(N * d));
     ops.push(op("adding gradients", 2 * layers, 3 * N * d, move || add_assign(&mut sum, &gradient)));
-    let (gradient, mut sums) = (numbers(N * 3 * d), vec![0.0; 3 * d]);
+    let (gradient, mut sums) = (numbers(N * 3 * d), Lines::zeros(3 * d));
     ops.push(op("gradient of a bias", layers, N * 3 * d, move || add_column_sums(&gradient, &mut sums)));
     ops
 }
@@ -326,7 +331,7 @@ fn attentions(Sizes { d, heads, layers, causal, precision, llama, .. }: Sizes) -
     let bounds: Vec<u32> = (0..=8).map(|i| i * 128).collect();
     let (qkv, go) = (numbers(N * 3 * d), numbers(N * d));
     let positions = relative.then(|| numbers(RELATIVE_ROWS * 2 * d));
-    let (mut o, mut stats) = (vec![0.0; N * d], vec![0.0; N * 2 * heads]);
+    let (mut o, mut stats) = (Lines::zeros(N * d), Lines::zeros(N * 2 * heads));
     attention(
         spec,
         Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds, precision },
@@ -341,7 +346,7 @@ fn attentions(Sizes { d, heads, layers, causal, precision, llama, .. }: Sizes) -
             attention(spec, operands, &mut o, &mut stats);
         })
     };
-    let mut gqkv = vec![0.0; N * 3 * d];
+    let mut gqkv = Lines::zeros(N * 3 * d);
     let mut gpositions = positions.clone();
     let backward = op("attention, backward", layers, 8 * N * d, move || {
         let operands = Operands { qkv: &qkv, positions: positions.as_deref(), bounds: &bounds, precision };
@@ -354,8 +359,8 @@ fn attentions(Sizes { d, heads, layers, causal, precision, llama, .. }: Sizes) -
 fn classifier(Sizes { d, vocab, targets: rows, precision, llama, .. }: Sizes) -> Op {
     let (bias, table) = (numbers(vocab), numbers(vocab * d));
     let (x, targets) = (numbers(rows * d), (0..rows as u32).collect::<Vec<_>>());
-    let (mut gx, mut gtable, mut gbias) = (vec![0.0; rows * d], vec![0.0; vocab * d], vec![0.0; vocab]);
-    let (mut nll, mut scratch) = (vec![0.0; rows], Vec::new());
+    let (mut gx, mut gtable, mut gbias) = (Lines::zeros(rows * d), Lines::zeros(vocab * d), Lines::zeros(vocab));
+    let (mut nll, mut scratch) = (Lines::zeros(rows), Lines::default());
     op("output layer and loss, with gradients", 1, 0, move || {
         let layer = Classifier { d, table: &table, bias: (!llama).then_some(&bias[..]), precision };
         let (gx, table, bias) = (&mut gx[..], &mut gtable[..], (!llama).then_some(&mut gbias[..]));
@@ -369,7 +374,7 @@ fn whole_model(Sizes { parameters, .. }: Sizes) -> [Op; 2] {
     let mut layout = Layout::default();
     layout.add("all", &[parameters], Init::Zeros, true);
     let (mut params, grads) = (numbers(parameters), numbers(parameters));
-    let (mut m, mut v) = (vec![0.0; parameters], vec![0.0; parameters]);
+    let (mut m, mut v) = (Lines::zeros(parameters), Lines::zeros(parameters));
     let gradient = grads.clone();
     let adamw = Optimizer { rule: Rule::AdamW, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     [
