@@ -81,7 +81,7 @@ pub const KEYS: &[Key] = &[
         "precision",
         One(&["f32", "bf16", "auto"]),
         Some("\"f32\""),
-        "Operands of training's products; `auto` is bf16 where the device multiplies it faster (AVX512-BF16, a card), f32 elsewhere.",
+        "Operands of training's products; `auto` is bf16 where the device multiplies it faster (AMX, AVX512-BF16, a card), f32 elsewhere.",
     ),
     key("model.kind", One(&["ltg-bert", "llama"]), None, "The architecture."),
     key("model.layers", Whole(1), None, "Number of layers."),
