@@ -129,6 +129,9 @@ pub fn run(root: &Path, options: &Options) -> Result<()> {
     if programs.len() > 1 {
         print!("\n{}", ahead(&programs, &cells)?);
     }
+    for (cell, program) in without_loss(&programs, &cells) {
+        println!("\n{cell}: the loss of {program} is no number; its time counts as the others' do.");
+    }
     println!("\n{machine}");
     if let Some(path) = &options.json {
         let runs: Vec<&Value> = cells.iter().flat_map(|cell| cell.runs.iter().flatten()).collect();
@@ -250,6 +253,14 @@ fn ahead(programs: &[Program], cells: &[Cell]) -> Result<String> {
     Ok(text)
 }
 
+/// Cells and programs that computed something else than a loss.
+fn without_loss(programs: &[Program], cells: &[Cell]) -> Vec<(String, &'static str)> {
+    let name = |cell: &Cell| format!("{} {}", cell.model, cell.objective);
+    let all = cells.iter().flat_map(|cell| cell.runs.iter().zip(programs).map(move |of| (cell, of)));
+    let broken = all.filter(|(_, (runs, _))| runs.iter().any(|run| run["last_loss"].is_null()));
+    broken.map(|(cell, (_, program))| (name(cell), program.name)).collect()
+}
+
 /// The median of some ratios, and between what they lie.
 pub fn spread(ratios: impl Iterator<Item = f64>) -> String {
     let ratios: Vec<f64> = ratios.collect();
@@ -294,18 +305,23 @@ mod tests {
     #[test]
     fn ratios_are_of_runs_of_the_same_round() {
         let program = |name| Program { name, start: Vec::new(), objective: &[], end: Vec::new() };
-        let line = |seconds: f64| json!({ "seconds_median": seconds, "peak_bytes": 5e8 });
+        let line = |seconds: f64| json!({ "seconds_median": seconds, "peak_bytes": 5e8, "last_loss": 9.0 });
         // The machine was twice as slow in the second round, for both.
         let runs = vec![vec![line(1.0), line(2.0), line(1.0)], vec![line(2.0), line(4.0), line(1.5)]];
         let product = Product { rows: 1000, cols: 1000, inner: 500, ..bench_floor::large(Precision::F32) };
         let floors = vec![(0.5, 2e9), (1.0, 1e9), (0.8, 2e9)];
         let cell = Cell { model: "m".into(), objective: "clm".into(), runs, products: [(product, 1)].into(), floors };
-        let text = table(&[program("antlm"), program("torch")], &[cell]).unwrap();
+        let mut cells = [cell];
+        let text = table(&[program("antlm"), program("torch")], &cells).unwrap();
         assert_eq!(
             text.lines().last(),
             Some("| m clm | 1.000 | 2.000 | 2.00 (1.50-2.00) | 0.800 | 2.00 (1.25-2.00) | 1 | 50 % | 500 | 500 |")
         );
         assert!(number(&line(1.0), "tokens").is_err());
+        let named = [program("antlm"), program("torch")];
+        assert_eq!(without_loss(&named, &cells), []);
+        cells[0].runs[1][2]["last_loss"] = Value::Null;
+        assert_eq!(without_loss(&named, &cells), [("m clm".to_owned(), "torch")]);
 
         let runs = [[1.0, 2.0, 1.0], [2.0, 4.0, 1.5], [1.5, 6.0, 3.0], [4.0, 8.0, 2.0]];
         let runs = runs.map(|runs| runs.map(line).to_vec()).to_vec();
