@@ -1,4 +1,4 @@
-//! `cargo xtask sanitize`: the tests around our unsafe blocks (products of matrices, mapped files) under
+//! `cargo xtask sanitize`: the tests around our unsafe blocks (products of matrices, packed operands, mapped files) under
 //! AddressSanitizer. Needs a nightly toolchain.
 
 use std::path::Path;

@@ -47,7 +47,7 @@ impl Device {
     /// Whether it multiplies bf16 numbers faster than f32 ones.
     pub fn multiplies_bf16(&self) -> bool {
         match self {
-            Device::Cpu => bf16::native(),
+            Device::Cpu => bf16::quicker(),
             Device::Cuda(_) => true,
         }
     }

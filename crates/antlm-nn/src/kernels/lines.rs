@@ -53,9 +53,12 @@ impl Lines {
 
 impl From<&[f32]> for Lines {
     fn from(values: &[f32]) -> Lines {
-        let mut lines = Lines::zeros(values.len());
-        lines.copy_from_slice(values);
-        lines
+        let (whole, rest) = values.as_chunks::<LINE>();
+        let mut last = Line::zeroed();
+        last.0[..rest.len()].copy_from_slice(rest);
+        let mut lines = Vec::with_capacity(values.len().div_ceil(LINE));
+        lines.extend(whole.iter().map(|values| Line(*values)).chain((!rest.is_empty()).then_some(last)));
+        Lines { lines, len: values.len() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Cross-entropy of logits and its gradient; the products around it are not the kernel's.
 
 use antlm_nn::kernels::classifier::{Classifier, Grads, classifier_loss};
+use antlm_nn::kernels::lines::Lines;
 use antlm_nn::kernels::matmul::Precision;
 
 use super::card::{Card, Compiled, grid};
@@ -14,7 +15,7 @@ fn on_the_cpu(rows: &[f32], vocab: usize, bias: Option<&[f32]>, targets: &[u32],
     let layer = Classifier { d: vocab, table: &table, bias, precision: Precision::F32 };
     let (mut nll, mut gx, mut gtable) = (vec![0.0; targets.len()], vec![0.0; rows.len()], vec![0.0; table.len()]);
     let grads = Grads { x: &mut gx, table: &mut gtable, add: false, bias: None, weight, z };
-    classifier_loss(layer, rows, targets, &mut nll, Some(grads), &mut Vec::new());
+    classifier_loss(layer, rows, targets, &mut nll, Some(grads), &mut Lines::default());
     [nll, gx]
 }
 

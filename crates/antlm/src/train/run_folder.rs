@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use antlm_nn::device::{Device, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, files};
@@ -207,6 +208,8 @@ fn cpu_features() -> Vec<String> {
         ("fma", std::arch::is_x86_feature_detected!("fma")),
         ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
         ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
+        // Also if the kernel lets nobody use it, it is not there.
+        ("amx-bf16", Device::Cpu.arithmetic(Precision::Bf16) == "bf16-amx"),
     ];
     found.iter().filter(|(_, has)| *has).map(|(name, _)| (*name).to_owned()).collect()
 }

@@ -1,8 +1,8 @@
 //! Products in bf16 by AMX, whose registers are tiles of 16 rows of 16 pairs. The right operand is packed in panels of two
 //! such columns, the left one in tiles of rows, and 2 x 2 tiles of sums are made together.
 //!
-//! Inside a block of the inner dimension an entry is the sum over steps of 32 in order, added to what is there; a step's own
-//! sums are the processor's.
+//! An entry begins with what is there, or 0, and steps of 32 along the inner dimension are added in order; a step's own sum is
+//! the processor's.
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;

@@ -1,7 +1,7 @@
 //! How a product in bf16 is cut into blocks, panels and tasks, whatever instructions then multiply them: the right operand is packed
 //! in panels of [`COLS`] columns, the left one, by each task for itself, in tiles of rows.
 //!
-//! Every entry is the sum over blocks of [`Kernel::INNER`] in order, wherever it lies and whichever thread makes it: its
+//! Every entry is made over blocks of [`Kernel::INNER`] in order, wherever it lies and whichever thread makes it: its
 //! bits depend neither on the number of threads nor on the other rows and columns.
 
 use std::cell::Cell;
@@ -23,7 +23,7 @@ pub(super) const COLS: usize = 32;
 pub(super) trait Kernel {
     /// Entries of the inner dimension in a block.
     const INNER: usize;
-    /// Rows that are multiplied together: a task has so many, or a multiple.
+    /// Rows that are multiplied together: a task has a multiple of them, the last one what is left.
     const ROWS: usize;
     /// Most rows of a task: a multiple of [`Kernel::ROWS`] that stays in the second-level cache while it goes over the panels.
     const TASK: usize;

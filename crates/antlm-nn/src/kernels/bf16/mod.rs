@@ -68,9 +68,18 @@ fn avx512() -> bool {
         && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
-/// Whether this processor multiplies bf16 numbers itself.
-pub fn native() -> bool {
-    way() != Way::F32
+/// Whether bf16 is the quicker number here. By AVX512-BF16 it is not on Intel's processors: they begin one such instruction
+/// where they begin two in f32, which is as much arithmetic, and operands have to be rounded besides (docs/performance.md has
+/// a step's time).
+pub fn quicker() -> bool {
+    match way() {
+        #[cfg(target_arch = "x86_64")]
+        Way::Amx => true,
+        // "Genu", the first four letters of Intel's name.
+        #[cfg(target_arch = "x86_64")]
+        Way::Avx512 => std::arch::x86_64::__cpuid(0).ebx != u32::from_le_bytes(*b"Genu"),
+        Way::F32 => false,
+    }
 }
 
 /// The name of the arithmetic that products in bf16 have on this processor: those of another name have other bits.

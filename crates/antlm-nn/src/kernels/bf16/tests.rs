@@ -95,7 +95,9 @@ fn sizes_around_tiles_panels_blocks_and_tasks() {
         (257, 32, 2049),
     ] {
         for (left_transposed, right_transposed) in [(false, false), (false, true), (true, false), (true, true)] {
-            agrees(Shape { rows, cols, inner, left_transposed, right_transposed, add: false, gap: 0 });
+            for add in [false, true] {
+                agrees(Shape { rows, cols, inner, left_transposed, right_transposed, add, gap: 0 });
+            }
         }
     }
 }
@@ -112,6 +114,27 @@ fn an_entry_has_the_same_bits_whatever_lies_beside_it() {
             let (left, right) = (Mat::new(&a[57 * k..][..k], 1, k), Mat::strided(&b[40..], k, 5, n));
             product_by(way, MatMut::new(&mut part, 1, 5), into, left, right, Threads::One);
             assert_eq!(part, whole[57 * n + 40..][..5], "{way:?}");
+        }
+    }
+}
+
+#[test]
+fn what_an_earlier_product_left_is_not_seen() {
+    let (a, b, start) = (values(35 * 45, 1), values(45 * 37, 2), values(35 * 37, 3));
+    for way in Way::here() {
+        for into in [Into::Write, Into::Add] {
+            let run = || {
+                let mut c = start.clone();
+                let (left, right) = (Mat::new(&a, 35, 45), Mat::new(&b, 45, 37));
+                product_by(way, MatMut::new(&mut c, 35, 37), into, left, right, Threads::One);
+                c
+            };
+            let clean = run();
+            let (nan, mut c) = (vec![f32::NAN; 300 * 300], vec![0.0; 300 * 300]);
+            let (left, right) = (Mat::new(&nan, 300, 300), Mat::new(&nan, 300, 300));
+            product_by(way, MatMut::new(&mut c, 300, 300), Into::Write, left, right, Threads::One);
+            assert!(c.iter().all(|c| c.is_nan()));
+            assert_eq!(run(), clean, "{way:?} {into:?}");
         }
     }
 }
