@@ -100,7 +100,10 @@ impl Kernel for Amx {
                 unsafe {
                     let tiles = tiles.add(two * ROWS * pairs / 16);
                     if (height, width) == (ROWS, COLS) {
-                        will_be_written(place, c.stride);
+                        // To wait for the destination at the end would take as long again.
+                        for row in (0..ROWS).map(|row| place.add(row * c.stride)) {
+                            asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) row, options(nostack, readonly));
+                        }
                         tile_products(place, c.stride, add, tiles, panel, pairs / STEP);
                         continue;
                     }
@@ -142,21 +145,6 @@ unsafe fn configure() {
     };
     // SAFETY: the caller says so; the configuration is the manual's 64 bytes for palette 1.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &ALL, options(nostack, readonly, preserves_flags)) };
-}
-
-/// Fetches 32 x 32 entries of the destination while their sums are made: to wait for them at the end takes as long again.
-///
-/// # Safety
-/// The entries must be there.
-#[inline]
-unsafe fn will_be_written(c: *mut f32, stride: usize) {
-    for row in 0..ROWS {
-        // SAFETY: the caller says so; nothing is changed.
-        unsafe {
-            let row = c.add(row * stride);
-            asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) row, options(nostack, readonly, preserves_flags));
-        }
-    }
 }
 
 /// `c = a b` or `c += a b` for 32 x 32 entries: two tiles of rows, one behind the other, of `steps` KiB each, and two of columns.

@@ -33,55 +33,38 @@ impl Kernel for Avx512 {
         unsafe { pack_pairs(b, block, cols, 16, place, COLS) }
     }
 
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn multiply(
         c: Destination,
         add: bool,
-        part: (Range<usize>, Range<usize>),
+        (rows, cols): (Range<usize>, Range<usize>),
         a: Mat<'_>,
         block: Range<usize>,
         panels: &[Line],
         tiles: &mut Vec<Line>,
     ) {
-        // SAFETY: as the trait says.
-        unsafe { multiply(c, add, part, a, block, panels, tiles) }
-    }
-}
-
-/// One part (rows, columns) of the destination, for one block of the inner dimension.
-///
-/// # Safety
-/// The processor must have the instructions, and nobody else may touch the part.
-#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn multiply(
-    c: Destination,
-    add: bool,
-    (rows, cols): (Range<usize>, Range<usize>),
-    a: Mat<'_>,
-    block: Range<usize>,
-    panels: &[Line],
-    tiles: &mut Vec<Line>,
-) {
-    let pairs = block.len().div_ceil(2);
-    let tile_len = pairs * ROWS; // numbers of 32 bits
-    let tiles = room(tiles, (rows.len().div_ceil(ROWS) * tile_len).div_ceil(16)).as_mut_ptr().cast::<u32>();
-    let place = |tile: usize| tiles.wrapping_add(tile * tile_len).cast::<i32>();
-    // SAFETY: there is room for all tiles.
-    unsafe { pack_pairs(a.t(), block.clone(), rows.clone(), ROWS, place, ROWS) };
-    for j in cols.clone().step_by(COLS) {
-        let panel = panels[j / COLS * 2 * pairs..][..2 * pairs].as_ptr();
-        let width = COLS.min(cols.end - j);
-        let masks = [0, 16].map(|first| ((1u32 << width.saturating_sub(first).min(16)) - 1) as __mmask16);
-        for (tile, i) in rows.clone().step_by(ROWS).enumerate() {
-            // SAFETY: the tile was packed above, the panel by the caller.
-            let sums = unsafe { tile_product(tiles.add(tile * tile_len), panel, pairs) };
-            for (row, sums) in sums.iter().enumerate().take(rows.end - i) {
-                for (half, (&sum, &mask)) in sums.iter().zip(&masks).enumerate() {
-                    // SAFETY: row and masked columns lie inside the part; what is masked out is not touched, and its
-                    // address is not dereferenced (hence `wrapping_add`).
-                    unsafe {
-                        let place = c.start.wrapping_add((i + row) * c.stride + j + 16 * half);
-                        let sum = if add { _mm512_add_ps(_mm512_maskz_loadu_ps(mask, place), sum) } else { sum };
-                        _mm512_mask_storeu_ps(place, mask, sum);
+        let pairs = block.len().div_ceil(2);
+        let tile_len = pairs * ROWS; // numbers of 32 bits
+        let tiles = room(tiles, (rows.len().div_ceil(ROWS) * tile_len).div_ceil(16)).as_mut_ptr().cast::<u32>();
+        let place = |tile: usize| tiles.wrapping_add(tile * tile_len).cast::<i32>();
+        // SAFETY: there is room for all tiles.
+        unsafe { pack_pairs(a.t(), block.clone(), rows.clone(), ROWS, place, ROWS) };
+        for j in cols.clone().step_by(COLS) {
+            let panel = panels[j / COLS * 2 * pairs..][..2 * pairs].as_ptr();
+            let width = COLS.min(cols.end - j);
+            let masks = [0, 16].map(|first| ((1u32 << width.saturating_sub(first).min(16)) - 1) as __mmask16);
+            for (tile, i) in rows.clone().step_by(ROWS).enumerate() {
+                // SAFETY: the tile was packed above, the panel by the caller.
+                let sums = unsafe { tile_product(tiles.add(tile * tile_len), panel, pairs) };
+                for (row, sums) in sums.iter().enumerate().take(rows.end - i) {
+                    for (half, (&sum, &mask)) in sums.iter().zip(&masks).enumerate() {
+                        // SAFETY: row and masked columns lie inside the part; what is masked out is not touched, and its
+                        // address is not dereferenced (hence `wrapping_add`).
+                        unsafe {
+                            let place = c.start.wrapping_add((i + row) * c.stride + j + 16 * half);
+                            let sum = if add { _mm512_add_ps(_mm512_maskz_loadu_ps(mask, place), sum) } else { sum };
+                            _mm512_mask_storeu_ps(place, mask, sum);
+                        }
                     }
                 }
             }
