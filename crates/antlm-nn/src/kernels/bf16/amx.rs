@@ -129,20 +129,12 @@ impl Kernel for Amx {
 unsafe fn configure() {
     #[repr(C, align(64))]
     struct Config {
-        palette: u8,
-        start_row: u8,
-        zero: [u8; 14],
-        row_bytes: [u16; 16],
-        rows: [u8; 16],
+        palette: [u8; 16],
+        row_bytes: [[u16; 8]; 2],
+        rows: [[u8; 8]; 2],
     }
-    const ALL: Config = {
-        let (mut row_bytes, mut rows, mut i) = ([0; 16], [0; 16], 0);
-        while i < 8 {
-            (row_bytes[i], rows[i]) = (64, TILE as u8);
-            i += 1;
-        }
-        Config { palette: 1, start_row: 0, zero: [0; 14], row_bytes, rows }
-    };
+    const PALETTE: [u8; 16] = 1u128.to_le_bytes();
+    const ALL: Config = Config { palette: PALETTE, row_bytes: [[64; 8], [0; 8]], rows: [[TILE as u8; 8], [0; 8]] };
     // SAFETY: the caller says so; the configuration is the manual's 64 bytes for palette 1.
     unsafe { asm!("ldtilecfg [{}]", in(reg) &ALL, options(nostack, readonly, preserves_flags)) };
 }
