@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::super::matmul::Mat;
 use super::blocks::{COLS, Destination, Kernel, Line, room};
-use super::pack::pack_pairs;
+use super::pack::{lanes, pack_pairs};
 
 /// Rows of a tile: its 12 x 32 sums fill 24 of the 32 registers.
 const ROWS: usize = 12;
@@ -52,7 +52,7 @@ impl Kernel for Avx512 {
         for j in cols.clone().step_by(COLS) {
             let panel = panels[j / COLS * 2 * pairs..][..2 * pairs].as_ptr();
             let width = COLS.min(cols.end - j);
-            let masks = [0, 16].map(|first| ((1u32 << width.saturating_sub(first).min(16)) - 1) as __mmask16);
+            let masks = [0, 16].map(|first| lanes(width.saturating_sub(first)));
             for (tile, i) in rows.clone().step_by(ROWS).enumerate() {
                 // SAFETY: the tile was packed above, the panel by the caller.
                 let sums = unsafe { tile_product(tiles.add(tile * tile_len), panel, pairs) };

@@ -68,9 +68,7 @@ fn avx512() -> bool {
         && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
-/// Whether bf16 is the quicker number here. By AVX512-BF16 it is not on Intel's processors: they begin one such instruction
-/// where they begin two in f32, which is as much arithmetic, and operands have to be rounded besides (docs/performance.md has
-/// a step's time).
+/// Whether bf16 is the quicker number here. By AVX512-BF16 it is not on Intel's processors (docs/performance.md).
 pub fn quicker() -> bool {
     match way() {
         #[cfg(target_arch = "x86_64")]

@@ -11,7 +11,7 @@ use super::super::matmul::Mat;
 const AHEAD: usize = 4;
 
 /// The lowest `count` of 16 lanes.
-fn lanes(count: usize) -> __mmask16 {
+pub(super) fn lanes(count: usize) -> __mmask16 {
     ((1u32 << count.min(16)) - 1) as __mmask16
 }
 
