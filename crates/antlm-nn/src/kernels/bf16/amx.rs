@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::super::matmul::Mat;
-use super::blocks::{COLS, Destination, Kernel, Line, room};
+use super::blocks::{COLS, Kernel, Line, Part, room};
 use super::pack::{pack_pairs, pack_rows};
 
 /// Rows of a tile.
@@ -74,15 +74,8 @@ impl Kernel for Amx {
         }
     }
 
-    unsafe fn multiply(
-        c: Destination,
-        add: bool,
-        (rows, cols): (Range<usize>, Range<usize>),
-        a: Mat<'_>,
-        block: Range<usize>,
-        panels: &[Line],
-        tiles: &mut Vec<Line>,
-    ) {
+    unsafe fn multiply(part: Part<'_>, tiles: &mut Vec<Line>) {
+        let Part { c, add, rows, cols, a, block, panels } = part;
         let pairs = pairs(block.len());
         let tiles = room(tiles, rows.len().next_multiple_of(ROWS) * pairs / 16).as_mut_ptr();
         let mut edge = [0.0f32; ROWS * COLS];

@@ -6,7 +6,7 @@ use std::mem::transmute;
 use std::ops::Range;
 
 use super::super::matmul::Mat;
-use super::blocks::{COLS, Destination, Kernel, Line, room};
+use super::blocks::{COLS, Kernel, Line, Part, room};
 use super::pack::{lanes, pack_pairs};
 
 /// Rows of a tile: its 12 x 32 sums fill 24 of the 32 registers.
@@ -34,15 +34,8 @@ impl Kernel for Avx512 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn multiply(
-        c: Destination,
-        add: bool,
-        (rows, cols): (Range<usize>, Range<usize>),
-        a: Mat<'_>,
-        block: Range<usize>,
-        panels: &[Line],
-        tiles: &mut Vec<Line>,
-    ) {
+    unsafe fn multiply(part: Part<'_>, tiles: &mut Vec<Line>) {
+        let Part { c, add, rows, cols, a, block, panels } = part;
         let pairs = block.len().div_ceil(2);
         let tile_len = pairs * ROWS; // numbers of 32 bits
         let tiles = room(tiles, (rows.len().div_ceil(ROWS) * tile_len).div_ceil(16)).as_mut_ptr().cast::<u32>();

@@ -37,20 +37,24 @@ pub(super) trait Kernel {
     /// The processor must have the instructions, and there must be room for every panel.
     unsafe fn pack_panels(b: Mat<'_>, block: Range<usize>, cols: Range<usize>, panels: *mut Line);
 
-    /// One part (rows, columns) of the destination, for one block of the inner dimension; `panels` are those of all columns,
-    /// and `tiles` room for the packed left operand.
+    /// Makes a part of the destination; `tiles` is room for the packed left operand.
     ///
     /// # Safety
     /// The processor must have the instructions, and nobody else may touch the part.
-    unsafe fn multiply(
-        c: Destination,
-        add: bool,
-        part: (Range<usize>, Range<usize>),
-        a: Mat<'_>,
-        block: Range<usize>,
-        panels: &[Line],
-        tiles: &mut Vec<Line>,
-    );
+    unsafe fn multiply(part: Part<'_>, tiles: &mut Vec<Line>);
+}
+
+/// Some rows and columns of the destination, and the operands of one block of the inner dimension.
+pub(super) struct Part<'a> {
+    pub(super) c: Destination,
+    /// Whether the products are added to what is there.
+    pub(super) add: bool,
+    pub(super) rows: Range<usize>,
+    pub(super) cols: Range<usize>,
+    pub(super) a: Mat<'a>,
+    pub(super) block: Range<usize>,
+    /// Those of all columns.
+    pub(super) panels: &'a [Line],
 }
 
 thread_local! {
@@ -116,10 +120,11 @@ pub(super) unsafe fn product<K: Kernel>(c: MatMut<'_>, into: Into, a: Mat<'_>, b
         let (panels, add) = (&*panels, into == Into::Add || start > 0);
         let task = |task: usize| {
             let (i, j) = (task / across * height, task % across * width);
-            let part = (i..rows.min(i + height), j..cols.min(j + width));
+            let (rows, cols) = (i..rows.min(i + height), j..cols.min(j + width));
+            let part = Part { c: destination, add, rows, cols, a, block: block.clone(), panels };
             let mut tiles = TILES.take();
             // SAFETY: the processor has the instructions. The parts lie inside `c` and do not overlap.
-            unsafe { K::multiply(destination, add, part, a, block.clone(), panels, &mut tiles) };
+            unsafe { K::multiply(part, &mut tiles) };
             TILES.set(tiles);
         };
         if workers == 1 {
